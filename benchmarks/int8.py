@@ -21,7 +21,7 @@ import results
 from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import catalog_of
 from tutelage.deploy.export import CALIBRATION_IMAGES, JUDGED_IMAGES, readable
-from tutelage.deploy.quantize import Quantized, quantize_onnx, write_int8
+from tutelage.deploy.quantize import quantize_onnx, write_int8
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.stats.metrics import metrics
 
@@ -40,20 +40,20 @@ def measured(run: Path, most_test: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         rounded = Path(folder) / "int8.onnx"
         made = quantize_onnx(exact, rounded, shown, others)
-        if made.kept == "fp32":
+        if made["kept"] == "fp32":
             write_int8(exact, rounded, shown)
         return {"data": run.name, **sizes(made), **compared(exact, rounded, catalog, test)}
 
 
-def sizes(made: Quantized) -> dict[str, Any]:
+def sizes(made: dict[str, Any]) -> dict[str, Any]:
     """What the export says, its milliseconds and bytes."""
     return {
-        "kept": made.kept,
-        "fp32_ms": round(made.fp32.p05_ms, 3),
-        "int8_ms": round(made.int8.p05_ms, 3),
-        "fp32_bytes": made.fp32_bytes,
-        "int8_bytes": made.int8_bytes,
-        "estimated_loss": round(made.loss, 4),
+        "kept": made["kept"],
+        "fp32_ms": round(made["fp32"]["p05_ms"], 3),
+        "int8_ms": round(made["int8"]["p05_ms"], 3),
+        "fp32_bytes": made["fp32_bytes"],
+        "int8_bytes": made["int8_bytes"],
+        "estimated_loss": round(made["loss"], 4),
     }
 
 

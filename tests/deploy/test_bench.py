@@ -12,27 +12,23 @@ from tutelage.deploy.bench import bench_model, describe, latencies
 from tutelage.system.errors import TutelageError
 
 
-def test_median_and_fifth_percentile_of_known_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
+def test_calls_take_turns_and_known_times_have_their_median_and_fifth_percentile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, order = [0.0], []
     waits = iter([0.5, 0.5, 0.001, 0.002, 0.003, 0.004, 0.005])
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(latency, "WARMUP", 2)
 
-    def call() -> None:
+    def slow() -> None:
+        order.append("a")
         now[0] += next(waits)
 
-    monkeypatch.setattr(latency, "WARMUP", 2)
-    (result,) = latencies([call], runs=5)
+    result, free = latencies([slow, lambda: order.append("b")], runs=5)
     assert result.p50_ms == pytest.approx(3.0)
     assert result.p05_ms == pytest.approx(1.2)
-    assert result.runs == 5
-
-
-def test_calls_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[str] = []
-    monkeypatch.setattr(latency, "WARMUP", 1)
-    results = latencies([lambda: order.append("a"), lambda: order.append("b")], runs=2)
-    assert "".join(order) == "ababab"
-    assert len(results) == 2
+    assert (result.runs, free.p50_ms) == (5, 0)
+    assert "".join(order) == "aabb" + "ab" * 5
 
 
 def test_every_model_is_measured_at_both_batches(
@@ -53,14 +49,6 @@ def test_every_model_is_measured_at_both_batches(
     assert "a.onnx" in capsys.readouterr().out
 
 
-def test_larger_images_take_longer(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "a.onnx")
-    small, large = (bench_model([model], size=s, runs=10)["models"][0] for s in (8, 1000))
-    assert large["batches"]["1"]["latency_ms_p05"] > 3 * small["batches"]["1"]["latency_ms_p05"], (
-        "a million pixels against sixty-four"
-    )
-
-
 @pytest.mark.parametrize(
     ("count", "said"), [(310_400, "310 kB"), (999_400, "999 kB"), (4_840_000, "4.8 MB")]
 )
@@ -73,12 +61,18 @@ def test_small_sizes_are_not_rounded_to_nothing(count: int, said: str, tmp_path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks the kernel of Linux")
-def test_memory_is_not_hidden_by_that_of_the_process_that_measures(tmp_path: Path) -> None:
+def test_larger_images_take_longer_and_their_memory_is_not_hidden_by_that_of_this_process(
+    tmp_path: Path,
+) -> None:
     held = np.ones(300_000_000, dtype=np.uint8)  # a child inherits its ru_maxrss
     assert held[-1]
-    (row,) = bench_model([write_model(tmp_path / "a.onnx")], size=1000, runs=1)["models"]
+    model = write_model(tmp_path / "a.onnx")
+    small, large = (bench_model([model], size=s, runs=5)["models"][0]["batches"] for s in (8, 1000))
+    assert large["1"]["latency_ms_p05"] > 3 * small["1"]["latency_ms_p05"], (
+        "a million pixels, or 64"
+    )
     # 32 images of a million pixels are 96 MB, and floats of them four times that.
-    assert row["batches"]["32"]["memory_bytes"] > 50e6
+    assert large["32"]["memory_bytes"] > 50e6
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:

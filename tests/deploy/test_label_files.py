@@ -77,32 +77,20 @@ def test_a_store_holds_the_files_that_a_folder_would(
     assert f"labels: {out}/labels" in capsys.readouterr().err
 
 
-@pytest.mark.weekly
-def test_a_cluster_writes_the_same_objects(
-    cluster: Any, out: str, model: Path, pool: Path, here: Path
-) -> None:
-    # Its nodes are older than the store; so the job tells its processes where that is.
-    known = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    job = json.dumps({"runtime_env": {"env_vars": known}})
-    ray = ["--engine", "ray", "--address", cluster.address, "--quiet"]
-    subprocess.run(
-        [sys.executable, "-m", "tutelage", *words(model, pool, out, *ray)],
-        env={**os.environ, "RAY_JOB_CONFIG_JSON_ENV_VAR": job},
-        check=True,
-        timeout=120,
-    )
-    assert stored(out) == local(here / "out")
-
-
-def test_a_pool_and_its_labels_are_in_one_store(out: str, model: Path, pool: Path) -> None:
-    root = out.removesuffix("/labels")
+@pytest.fixture
+def far(out: str, pool: Path) -> str:
+    """The address of the pool in the store of its labels."""
     for path in pool.iterdir():
-        s3.bucket().put_file(str(path), f"{root}/pool/{path.name}")
-    summary = api.pseudo_label(model, f"{root}/pool", out, quiet=True)
+        s3.bucket().put_file(str(path), f"{out.removesuffix('labels')}pool/{path.name}")
+    return f"{out.removesuffix('labels')}pool"
+
+
+def test_a_pool_and_its_labels_are_in_one_store(out: str, model: Path, far: str) -> None:
+    summary = api.pseudo_label(model, far, out, quiet=True)
     assert summary is not None
     assert summary["images"] == SHARDS * 6
-    with pytest.raises(TutelageError, match=rf"--out {root}/pool/out lies in {root}/pool, whose"):
-        api.pseudo_label(model, f"{root}/pool", f"{root}/pool/out", quiet=True)
+    with pytest.raises(TutelageError, match=rf"--out {far}/out lies in {far}, whose"):
+        api.pseudo_label(model, far, f"{far}/out", quiet=True)
 
 
 @pytest.mark.parametrize("how", [s3.RESET, *s3.ANSWERS])
@@ -139,27 +127,18 @@ def test_a_store_that_does_not_answer_is_not_one_without_labels(
 
 
 def test_a_shard_whose_reading_breaks_off_is_left_out_until_it_can_be_read(
-    door: s3.Door, out: str, model: Path, pool: Path, capsys: Any
+    door: s3.Door, out: str, model: Path, far: str, capsys: Any
 ) -> None:
-    root = out.removesuffix("/labels")
-    for path in pool.iterdir():
-        s3.bucket().put_file(str(path), f"{root}/pool/{path.name}")
     door.fault = s3.Fault(s3.HALF, "GET", r"pool-001\.tar")
-    assert cli.main(words(model, f"{root}/pool", out, "--quiet")) == 2
+    assert cli.main(words(model, far, out, "--quiet")) == 2
     said = capsys.readouterr().err
-    assert f"1 of {SHARDS} shards could not be read (first: {root}/pool/pool-001.tar: " in said
+    assert f"1 of {SHARDS} shards could not be read (first: {far}/pool-001.tar: " in said
     (failed,) = json.loads(stored(out)["label.json"])["failed"]
-    assert failed["shard"] == f"{root}/pool/pool-001.tar"
+    assert failed["shard"] == f"{far}/pool-001.tar"
     door.fault = None
-    assert cli.main(words(model, f"{root}/pool", out, "--quiet")) == 0
+    assert cli.main(words(model, far, out, "--quiet")) == 0
     assert sum(name.startswith("labels/") for name in stored(out)) == SHARDS
     assert json.loads(stored(out)["label.json"])["failed"] == []
-
-
-def test_labels_of_another_threshold_are_kept_apart(out: str, model: Path, pool: Path) -> None:
-    api.pseudo_label(model, pool, out, quiet=True)
-    with pytest.raises(TutelageError, match=rf"{out} holds labels .* with another threshold"):
-        api.pseudo_label(model, pool, out, threshold=0.5, quiet=True)
 
 
 def test_two_processes_share_a_bucket(out: str, model: Path, pool: Path, here: Path) -> None:
@@ -172,10 +151,32 @@ def test_two_processes_share_a_bucket(out: str, model: Path, pool: Path, here: P
     assert stored(out) == local(here / "out")
 
 
-def test_a_web_server_is_no_store(model: Path, pool: Path) -> None:
-    expected = r"--out https://.*: expected a folder, or a store such as s3://"
-    with pytest.raises(TutelageError, match=expected):
-        api.pseudo_label(model, pool, "https://example.com/labels", quiet=True)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"out": "https://x.org/a"},
+            r"--out https://.*: expected a folder, or a store such",
+        ),
+        ({"accepted": "s3://pool/a.csv"}, r"--accepted s3://pool/a\.csv is an address"),
+        ({"accepted": "a.txt"}, r"--accepted a\.txt: expected \.csv \(paths\) or \.parquet"),
+        ({"accepted": "there.csv"}, r"there\.csv exists; choose another name"),
+        ({"accepted": "a.csv"}, r"the images of .*pool-000\.tar have no paths here; give a \.parq"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_at_once(
+    given: dict[str, str],
+    said: str,
+    model: Path,
+    pool: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.csv").touch()
+    with pytest.raises(TutelageError, match=said):
+        api.pseudo_label(model, pool, **{"out": "out", **given})  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
 
 
 def test_a_share_that_is_not_the_last_reads_no_footers(
@@ -189,12 +190,6 @@ def test_a_share_that_is_not_the_last_reads_no_footers(
     assert door.fault.met == SHARDS
 
 
-def test_the_manifest_is_written_here(out: str, model: Path, pool: Path) -> None:
-    with pytest.raises(TutelageError, match=r"--accepted s3://pool/a\.csv is an address"):
-        api.pseudo_label(model, pool, out, accepted="s3://pool/a.csv", quiet=True)
-    assert not stored(out)
-
-
 def labelled(out: Path, *places: Path | str) -> dict[tuple[str, str], str]:
     """(shard, image) -> label of what was accepted."""
     pools.label(out, *places)
@@ -203,34 +198,32 @@ def labelled(out: Path, *places: Path | str) -> dict[tuple[str, str], str]:
     return {(row["shard"], row["image"]): row["label"] for row in rows if row["accepted"]}
 
 
-def test_a_folder_becomes_a_manifest_of_paths(tmp_path: Path) -> None:
-    files = pools.images(20) | {"torn.png": b""} | {"b, c/x.png": pools.png(23)}
-    place = pools.write_folder(tmp_path / "pool", files)
-    expected = labelled(tmp_path / "out", place)
-    manifest = tmp_path / "made" / "accepted.csv"
-    shards = find_shards([place])
+def manifest_of(out: Path, manifest: Path, *places: Path | str) -> Any:
+    """The catalog of a manifest of what was accepted."""
+    shards = find_shards(places)
     check_manifest(manifest, shards)
-    write_accepted(shards, LabelFolder(Place.at(tmp_path / "out")), manifest)
-    catalog = read_catalog(manifest)
-    found = {
-        Path(n).name: catalog.classes[k] for n, k in zip(catalog.names, catalog.labels, strict=True)
-    }
-    assert found == {Path(image).name: label for (_, image), label in expected.items()}
-    assert set(catalog.splits) == {"train"}
-    contents = [catalog.source.read(i) for i in range(len(catalog))]
-    assert contents == [files[image] for _, image in expected]
+    write_accepted(shards, LabelFolder(Place.at(out)), manifest)
+    return read_catalog(manifest)
 
 
-def test_a_manifest_behind_a_link_finds_its_images(tmp_path: Path) -> None:
-    place = pools.write_folder(tmp_path / "pool", pools.images(20))
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_images_in_files_become_a_manifest_of_paths(kind: str, tmp_path: Path) -> None:
+    files = pools.images(20) | {"torn.png": b""} | {"b, c/x.png": pools.png(23)}
+    place = pools.write_folder(tmp_path / "pool" / "deep", files)
+    if kind == "table":
+        rows = "".join(f'"deep/{name}"\n' for name in files)
+        place = tmp_path / "pool" / "all.csv"
+        place.write_text(f"image\n{rows}")
     expected = labelled(tmp_path / "out", place)
-    (tmp_path / "deep" / "er").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
-    manifest = tmp_path / "link" / "accepted.csv"
-    write_accepted(find_shards([place]), LabelFolder(Place.at(tmp_path / "out")), manifest)
-    catalog = read_catalog(manifest)
-    found = [catalog.source.read(number) for number in range(len(catalog))]
-    assert found == [(place / image).read_bytes() for _, image in expected]
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")  # ".." leads out of what it leads to
+    for folder in ("made", "link"):
+        catalog = manifest_of(tmp_path / "out", tmp_path / folder / "accepted.csv", place)
+        assert set(catalog.splits) == {"train"}
+        found = [catalog.classes[k] for k in catalog.labels]
+        assert found == list(expected.values())
+        contents = [catalog.source.read(i) for i in range(len(catalog))]
+        assert contents == [files[image.removeprefix("deep/")] for _, image in expected]
 
 
 def test_shards_become_a_manifest_of_images(
@@ -244,30 +237,13 @@ def test_shards_become_a_manifest_of_images(
     try:
         places = [*tars, table, "memory://accepted/d.tar"]
         expected = labelled(tmp_path / "out", *places)
-        manifest = tmp_path / "accepted.parquet"
-        write_accepted(find_shards(places), LabelFolder(Place.at(tmp_path / "out")), manifest)
+        catalog = manifest_of(tmp_path / "out", tmp_path / "accepted.parquet", *places)
     finally:
         memory.rm("/accepted", recursive=True)
-    catalog = read_catalog(manifest)
     found = {n: catalog.classes[k] for n, k in zip(catalog.names, catalog.labels, strict=True)}
     assert found == {f"{shard}/{image}": label for (shard, image), label in expected.items()}
     for number, name in enumerate(catalog.names):
         assert catalog.source.read(number) == pools.images(24)[name[-9:]]
-
-
-def test_the_images_of_a_table_become_a_manifest_of_their_paths(tmp_path: Path) -> None:
-    place = pools.write_folder(tmp_path / "pool" / "deep", pools.images(20))
-    rows = "".join(f"deep/{name}\n" for name in pools.images(20))
-    table = tmp_path / "pool" / "all.csv"
-    table.write_text(f"image\n{rows}")
-    expected = labelled(tmp_path / "out", table)
-    manifest = tmp_path / "made" / "accepted.csv"
-    shards = find_shards([table])
-    check_manifest(manifest, shards)
-    write_accepted(shards, LabelFolder(Place.at(tmp_path / "out")), manifest)
-    catalog = read_catalog(manifest)
-    found = [catalog.source.read(number) for number in range(len(catalog))]
-    assert found == [(place.parent / image).read_bytes() for _, image in expected]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -275,30 +251,15 @@ def test_a_manifest_says_that_its_labels_are_a_model_s(suffix: str, tmp_path: Pa
     place = pools.write_folder(tmp_path / "pool", pools.images(20))
     expected = labelled(tmp_path / "out", place)
     manifest = tmp_path / f"accepted{suffix}"
-    write_accepted(find_shards([place]), LabelFolder(Place.at(tmp_path / "out")), manifest)
+    catalog = manifest_of(tmp_path / "out", manifest, place)
     if suffix == ".csv":
         with manifest.open(encoding="utf-8", newline="") as file:
             by = [row["labelled_by"] for row in csv.DictReader(file)]
     else:
         by = parquet.read_table(manifest)["labelled_by"].to_pylist()
     assert by == ["tutelage pseudo-label: model by colour, threshold 0.5"] * len(expected)
-    (said,) = (line for line in read_catalog(manifest).warnings if "labelled_by" in line)
+    (said,) = (line for line in catalog.warnings if "labelled_by" in line)
     assert "so its labels are a model's: nothing that is judged by them says" in said
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("a.txt", r"expected \.csv \(paths\) or \.parquet"),
-        ("there.csv", "exists; choose another name"),
-        ("a.csv", r"give a \.parquet file"),
-    ],
-)
-def test_what_cannot_be_written_is_refused_at_once(name: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "there.csv").write_text("")
-    tar = pools.write_tar(tmp_path / "a.tar", pools.images(2))
-    with pytest.raises(TutelageError, match=message):
-        check_manifest(tmp_path / name, find_shards([tar]))
 
 
 def test_a_shard_that_changed_meanwhile_is_an_error_and_no_manifest(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import os
@@ -9,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from deployed import IMAGES, SIZES, picture, small_model
+from deployed import IMAGES, picture, small_model
 
 from tutelage._version import __version__
 from tutelage.deploy import onnx as deploy
-from tutelage.deploy.graph import Answers, Deployed, TorchModel
+from tutelage.deploy.graph import Deployed, TorchModel
 from tutelage.deploy.onnx import export_onnx, parity
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.classifier import Classifier
@@ -38,23 +39,22 @@ def exported(model: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-@pytest.mark.parametrize("index", range(len(SIZES)), ids=[f"{h}x{w}" for h, w in SIZES])
-def test_graph_equals_torch(model: Classifier, exported: Path, index: int) -> None:
-    image = IMAGES[index]
-    expected, energy, features = Deployed(model)(torch.tensor(image)[None])
-    opened = OnnxModel(exported)
-    found = opened.probabilities([image])
-    assert found.shape == (1, 3)
-    np.testing.assert_allclose(found, expected, atol=1e-3)
-    same, their_energy = opened.answers([image])
-    np.testing.assert_array_equal(same, found)
-    assert their_energy.shape == (1,)
-    np.testing.assert_allclose(their_energy, energy, atol=1e-2)
-    also, still, their_features = opened.look([image])
-    np.testing.assert_array_equal(also, found)
-    np.testing.assert_array_equal(still, their_energy)
-    np.testing.assert_allclose(their_features, features, atol=1e-2)
-    np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
+def test_graph_equals_torch(model: Classifier, exported: Path) -> None:
+    opened, deployed, beside = OnnxModel(exported), Deployed(model), TorchModel(model)
+    assert opened.classes == beside.classes == tuple(CLASSES)
+    for image in IMAGES:
+        expected, energy, features = deployed(torch.tensor(image)[None])
+        found, their_energy, their_features = opened.look([image])
+        assert (found.shape, their_energy.shape) == ((1, 3), (1,))
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        np.testing.assert_allclose(their_energy, energy, atol=1e-2)
+        np.testing.assert_allclose(their_features, features, atol=1e-2)
+        np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
+        for ours, theirs in zip(opened.answers([image]), (found, their_energy), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(opened.probabilities([image]), found)
+        for ours, theirs in zip(beside.answers([image]), (found, their_energy), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-2)
 
 
 @pytest.mark.parametrize("names", [NAMES[:1], NAMES])
@@ -90,56 +90,24 @@ def test_batches_equal_single_images_and_keep_the_order(
     assert np.ptp(energies) > 0.01
 
 
-def test_a_model_in_torch_gives_the_same_answers(model: Classifier, exported: Path) -> None:
-    ours, theirs = TorchModel(model), OnnxModel(exported)
-    assert ours.classes == theirs.classes
-    np.testing.assert_allclose(ours.probabilities(IMAGES), theirs.probabilities(IMAGES), atol=1e-3)
-    for a, b in zip(ours.answers(IMAGES), theirs.answers(IMAGES), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-2)
-
-
-def test_parity(model: Classifier, exported: Path) -> None:
-    result = parity(model, exported, IMAGES)
-    assert result.n == len(IMAGES)
-    assert result.top1_agreement == 1.0
-    assert result.max_difference < 1e-3
-
-
 def test_parity_refuses_another_model(model: Classifier, exported: Path) -> None:
-    other = dataclasses.replace(model.spec, temperature=2.0)
-    mine = model.spec
-    try:
-        model.spec = other
-        with pytest.raises(TutelageError, match="differs from torch"):
-            parity(model, exported, IMAGES)
-    finally:
-        model.spec = mine
+    result = parity(model, exported, IMAGES)
+    assert (result.n, result.top1_agreement) == (len(IMAGES), 1.0)
+    assert result.max_difference < 1e-3
+    other = copy.copy(model)
+    other.spec = dataclasses.replace(model.spec, temperature=2.0)
+    with pytest.raises(TutelageError, match="differs from torch"):
+        parity(other, exported, IMAGES)
     with pytest.raises(TutelageError, match="at least one image"):
         parity(model, exported, [])
 
 
-def _answer(probabilities: np.ndarray) -> Answers:
-    return Answers(torch.tensor(probabilities), torch.zeros(1), torch.zeros(1, 1))
-
-
-def test_parity_forgives_a_tie(
-    model: Classifier, exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tie_is_forgiven_and_a_changed_answer_within_the_tolerance_is_not() -> None:
     ours = np.array([[0.4001, 0.3999, 0.2]], dtype=np.float32)
-    monkeypatch.setattr(deploy, "Deployed", lambda _: lambda image: _answer(ours))
-    monkeypatch.setattr(OnnxModel, "probabilities", lambda *_: ours[:, [1, 0, 2]])
-    assert parity(model, exported, IMAGES[:1]).top1_agreement == 0.0
-
-
-def test_parity_refuses_a_changed_answer_within_the_tolerance(
-    model: Classifier, exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = np.array([[0.5104, 0.4896]], dtype=np.float32)
-    theirs = np.array([[0.4999, 0.5001]], dtype=np.float32)
-    monkeypatch.setattr(deploy, "Deployed", lambda _: lambda image: _answer(ours))
-    monkeypatch.setattr(OnnxModel, "probabilities", lambda *_: theirs)
+    assert deploy.agreement("m.onnx", ours, ours[:, [1, 0, 2]]).top1_agreement == 0.0
+    before, after = (np.array([[p, 1 - p]], dtype=np.float32) for p in (0.5104, 0.4999))
     with pytest.raises(TutelageError, match=r"top-1 equal on 0\.0% of 1 images"):
-        parity(model, exported, IMAGES[:1])
+        deploy.agreement("m.onnx", before, after)
 
 
 def test_metadata(model: Classifier, exported: Path) -> None:
@@ -148,7 +116,6 @@ def test_metadata(model: Classifier, exported: Path) -> None:
     assert read["tutelage.version"] == __version__
     assert float(read["tutelage.temperature"]) == 1.25
     opened = OnnxModel(exported)
-    assert opened.classes == tuple(CLASSES)
     assert (opened.temperature, opened.input_size) == (1.25, 40)
     assert opened.unknown_threshold == TorchModel(model).unknown_threshold == -0.5
     assert opened.decision_threshold == TorchModel(model).decision_threshold == (CLASSES[1], 0.3)
@@ -173,16 +140,11 @@ def test_sizes_are_dynamic_and_the_graph_is_one_file(exported: Path) -> None:
     assert [p.name for p in exported.parent.iterdir()] == [exported.name]
 
 
-def test_export_works_for_a_model_in_training_and_leaves_it_there(
-    model: Classifier, tmp_path: Path
-) -> None:
-    model.train()
-    try:
-        export_onnx(model, tmp_path / "m.onnx")
-        assert model.training
-    finally:
-        model.eval()
-    assert parity(model, tmp_path / "m.onnx", IMAGES[:2]).n == 2
+def test_export_works_for_a_model_in_training_and_leaves_it_there(tmp_path: Path) -> None:
+    training = small_model(CLASSES).train()
+    export_onnx(training, tmp_path / "m.onnx")
+    assert training.training
+    assert parity(training.eval(), tmp_path / "m.onnx", IMAGES[:2]).n == 2
 
 
 def test_failed_export_leaves_the_old_file(

@@ -43,12 +43,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
-    for name, colour in {
-        "photo.jpg": RED,
-        "one.jpg": RED,
-        "two.png": GREEN,
-        "sea.png": BLUE,
-    }.items():
+    colours = {"photo.jpg": RED, "one.jpg": RED, "two.png": GREEN, "sea.png": BLUE}
+    for name, colour in colours.items():
         Image.new("RGB", (60, 40), colour).save(folder / name)
     (folder / "notes.png").write_bytes(b"no picture")
     (folder / "large.png").write_bytes(bytes(100_001))
@@ -66,13 +62,8 @@ def page(address: str, chromium: Any) -> Iterator[Any]:
         opened.faults = []
         opened.on("pageerror", lambda error: opened.faults.append(str(error)))
         opened.on("console", lambda said: opened.faults.append(said.text))
-        opened.on(
-            "request",
-            lambda asked: (
-                asked.url.removeprefix("blob:").startswith(address)
-                or opened.faults.append(asked.url)
-            ),
-        )
+        known = (address, f"blob:{address}")
+        opened.on("request", lambda a: a.url.startswith(known) or opened.faults.append(a.url))
         opened.goto(address)
         opened.wait_for_selector("#about:has-text('m.onnx knows 2 classes: r, g.')")
         yield opened
@@ -89,11 +80,8 @@ def sent(page: Any, *files: Path) -> list[str]:
 
 def test_pictures_are_answered_with_every_probability(page: Any, pictures: Path) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
-    assert sent(page, *(pictures / n for n in ("one.jpg", "two.png", "sea.png"))) == [
-        "r",
-        "g",
-        "unknown",
-    ]
+    files = [pictures / name for name in ("one.jpg", "two.png", "sea.png")]
+    assert sent(page, *files) == ["r", "g", "unknown"]
     red, _, blue = page.locator("#answers > li").all()
     assert red.locator("img").get_attribute("alt") == "one.jpg"
     assert red.locator("img").evaluate("image => image.decode()") is None  # it can be shown
@@ -110,11 +98,8 @@ def test_pictures_are_answered_with_every_probability(page: Any, pictures: Path)
 
 
 def test_what_has_no_answer_says_why(page: Any, pictures: Path) -> None:
-    assert sent(page, pictures / "notes.png", pictures / "large.png", pictures / "one.jpg") == [
-        "No answer",
-        "No answer",
-        "r",
-    ]
+    files = [pictures / name for name in ("notes.png", "large.png", "one.jpg")]
+    assert sent(page, *files) == ["No answer", "No answer", "r"]
     notes, large, _ = page.locator(".answer p:last-child").all_inner_texts()
     assert notes.startswith("The file is not a JPEG, PNG")
     assert large == "The file has 0.1 MB; the server takes 0.1 MB at most."
@@ -223,8 +208,7 @@ def test_names_on_the_page_for_programs_are_no_markup() -> None:
 def test_pages_allow_no_script_but_their_own(address: str) -> None:
     for path in ("", "docs", "static/ask.js"):
         headers = httpx.get(f"{address}{path}").headers
-        assert headers["content-security-policy"].startswith(
-            "default-src 'none'; script-src 'self'"
-        )
+        policy = "default-src 'none'; script-src 'self'"
+        assert headers["content-security-policy"].startswith(policy)
         assert headers["x-content-type-options"] == "nosniff"
     assert httpx.get(f"{address}static/docs.html").status_code == 404

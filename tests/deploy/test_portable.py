@@ -18,7 +18,6 @@ from tutelage.deploy.graph import Deployed
 from tutelage.deploy.onnx import export_onnx, parity
 from tutelage.deploy.portable import (
     canvas_and_view,
-    description_of,
     export_portable,
     export_view,
     golden_folder,
@@ -135,13 +134,6 @@ def test_a_view_file_that_answers_otherwise_is_refused(files: Path) -> None:
         view_parity(hot, files / "view.onnx", IMAGES)
 
 
-@pytest.fixture(scope="module")
-def exported(model: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("golden") / "model.onnx"
-    export_onnx(model, path)
-    return path
-
-
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         assert image.mode == "RGB"
@@ -149,12 +141,13 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_golden_images_come_with_all_that_a_port_makes_of_them(
-    model: Classifier, exported: Path
+    model: Classifier, files: Path
 ) -> None:
+    exported = files / "usual.onnx"
     folder = write_golden(model, exported, [*IMAGES, *IMAGES])
-    assert folder == exported.parent / "golden" == golden_folder(exported)
+    assert folder == files / "golden" == golden_folder(exported)
     told = json.loads((folder / "golden.json").read_text())
-    assert (told["model"], told["tolerance"], len(told["images"])) == ("model.onnx", 0.02, 10)
+    assert (told["model"], told["tolerance"], len(told["images"])) == ("usual.onnx", 0.02, 10)
     opened, deployed = OnnxModel(exported), Deployed(model)
     named = {"golden.json"}
     for row in told["images"]:
@@ -175,12 +168,12 @@ def test_golden_images_come_with_all_that_a_port_makes_of_them(
 
 
 def test_the_documented_preprocessing_makes_the_golden_canvas_and_view(
-    model: Classifier, exported: Path
+    model: Classifier, files: Path
 ) -> None:
     page = (DOCS / "deployment.md").read_text("utf-8")
     (snippet,) = re.findall(r"```\n(import numpy\n.*?)```", page, re.S)
-    described = write_description(exported, model.spec, 1)
-    folder = write_golden(model, exported, IMAGES)
+    described = write_description(files / "usual.onnx", model.spec, 1)
+    folder = write_golden(model, files / "usual.onnx", IMAGES)
     for row in json.loads((folder / "golden.json").read_text())["images"]:
         names = {
             "pixels": pixels(folder / row["image"]),
@@ -193,21 +186,21 @@ def test_the_documented_preprocessing_makes_the_golden_canvas_and_view(
 
 
 def test_images_that_are_alike_and_large_become_small_and_of_several_shapes(
-    model: Classifier, exported: Path
+    model: Classifier, files: Path
 ) -> None:
-    folder = write_golden(model, exported, [picture(900, 900, seed) for seed in range(3)])
+    large = [picture(900, 900, seed) for seed in range(3)]
+    folder = write_golden(model, files / "usual.onnx", large)
     rows = json.loads((folder / "golden.json").read_text())["images"]
     shapes = [pixels(folder / row["image"]).shape for row in rows]
     assert shapes == [(640, 640, 3), (640, 427, 3), (427, 640, 3)]
 
 
 def test_the_folder_of_another_model_and_of_nobody_stay_as_they_are(
-    model: Classifier, exported: Path, tmp_path: Path
+    model: Classifier, files: Path, tmp_path: Path
 ) -> None:
-    write_golden(model, exported, IMAGES[:1])
-    other = exported.with_name("other.onnx")
-    with pytest.raises(TutelageError, match=r"golden is that of model\.onnx; export other\.onnx"):
-        write_golden(model, other, IMAGES[:1])
+    write_golden(model, files / "usual.onnx", IMAGES[:1])
+    with pytest.raises(TutelageError, match=r"golden is that of usual\.onnx; export other\.onnx"):
+        write_golden(model, files / "other.onnx", IMAGES[:1])
     (tmp_path / "golden").mkdir()
     (tmp_path / "golden" / "notes.txt").write_text("mine")
     with pytest.raises(TutelageError, match="golden is of no exported model; "):
@@ -215,14 +208,11 @@ def test_the_folder_of_another_model_and_of_nobody_stay_as_they_are(
 
 
 def test_the_description_holds_what_a_port_needs(tmp_path: Path) -> None:
-    threshold = ("bee", 0.3)
-    spec = small_model(
-        ["蜂", "bee"], temperature=1.25, unknown_threshold=-0.5, decision_threshold=threshold
-    ).spec
-    path = write_description(
-        tmp_path / "a.b.onnx", spec, 700, view=tmp_path / "elsewhere" / "a.b.view.onnx"
-    )
-    assert path == tmp_path / "a.b.onnx.json" == description_of(tmp_path / "a.b.onnx")
+    thresholds = {"unknown_threshold": -0.5, "decision_threshold": ("bee", 0.3)}
+    spec = small_model(["蜂", "bee"], temperature=1.25, **thresholds).spec
+    view = tmp_path / "elsewhere" / "a.b.view.onnx"
+    path = write_description(tmp_path / "a.b.onnx", spec, 700, view=view)
+    assert path == tmp_path / "a.b.onnx.json"
     text = path.read_text("utf-8")
     assert "蜂" in text
     assert json.loads(text) == {
@@ -241,10 +231,6 @@ def test_the_description_holds_what_a_port_needs(tmp_path: Path) -> None:
         "unknown_threshold": -0.5,
         "decision_threshold": ["bee", 0.3],
     }
-
-
-def test_thresholds_that_are_not_there_are_null(tmp_path: Path) -> None:
-    path = write_description(tmp_path / "m.onnx", small_model(["a", "b"]).spec, 1)
-    fields = json.loads(path.read_text("utf-8"))
+    plain = write_description(tmp_path / "m.onnx", small_model(["a", "b"]).spec, 1)
+    fields = json.loads(plain.read_text("utf-8"))
     assert fields["unknown_threshold"] is fields["decision_threshold"] is None
-    assert fields["files"] == {"onnx": "m.onnx", "portable": None, "view": None}

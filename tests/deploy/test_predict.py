@@ -55,8 +55,8 @@ def test_it_rejects_takes_a_threshold_and_evaluates(model: tutelage.Model) -> No
 
 
 def test_what_it_refuses(model: tutelage.Model, tmp_path: Path) -> None:
-    for several in ("r", "*/*.png"):
-        with pytest.raises(TutelageError, match="may hold several images; write predict"):
+    for several in ("..", "*/*.png"):
+        with pytest.raises(TutelageError, match=r"stands for 2 images; write predict\(\["):
             model.predict(several)
     Path("torn.png").write_bytes(b"\x89PNG")
     Path("page.png").write_text("<html>")

@@ -249,13 +249,13 @@ def test_a_shard_that_cannot_be_read_waits_for_its_mend(
     label = partial(api.pseudo_label, write_model(tmp_path / "m.onnx"), [torn, pool], quiet=True)
     with pytest.raises(
         TutelageError,
-        match=r"^1 of 4 shards could not be read \(first: .*torn\.tar: .*\); the others are "
-        r"labelled, and .*accepted\.parquet is written when all are labelled\. Mend it and repeat",
+        match=r"^1 of 4 shards could not be read \(first: .*torn\.tar: .*\); what else .* is "
+        r"labelled, and .*accepted\.parquet is written when all are labelled\. Mend them",
     ):
         label(tmp_path / "alone", threshold=0.1, accepted=accepted)
     assert not accepted.exists()
 
-    with pytest.raises(TutelageError, match=r"the others of this share are labelled\. Mend it"):
+    with pytest.raises(TutelageError, match=r"what else .* is labelled\. Mend them and repeat"):
         label(out, share="1/2")
     assert label(out, share="2/2") is None  # the torn shard is left
     assert not (out / "label.json").exists()

@@ -108,29 +108,31 @@ def test_another_archive_is_neither_used_nor_kept(registry: HTTPServer) -> None:
 def test_without_a_network_the_way_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "http://127.0.0.1:1")
-    with pytest.raises(TutelageError) as told:
+    said = (
+        r"is missing \(http://127\.0\.0\.1:1/onnxruntime-web/-/onnxruntime-web-.* run npm pack "
+        rf"onnxruntime-web@{VERSION}, and put .* into {tmp_path}$"
+    )
+    with pytest.raises(TutelageError, match=said):
         runtime_files()
-    assert "is missing (http://127.0.0.1:1/onnxruntime-web/-/onnxruntime-web-" in str(told.value)
-    assert f"run npm pack onnxruntime-web@{VERSION}, and put" in str(told.value)
-    assert str(told.value).endswith(f"into {tmp_path}")
 
 
 # --- the folder
 
 
 @pytest.mark.usefixtures("no_runtime")
-def test_the_folder_holds_the_page_and_what_it_needs(exported: Path, tmp_path: Path) -> None:
-    told = api.export(exported, web=tmp_path / "new" / "page", threshold="g=0.25")
-    page = tmp_path / "new" / "page"
+def test_the_folder_holds_the_page_and_what_it_needs(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "new" / "my page"
+    words = ["export", str(exported), "--web", str(page), "--threshold", "g=0.25"]
+    assert cli.main(words) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{page}: a page that runs {exported} in the browser (0.0 MB).")
+    assert second == f"python -m http.server --bind localhost --directory '{page}'"
     files = {p.relative_to(page).as_posix(): p for p in page.rglob("*") if p.is_file()}
     assert files.keys() == {
         *("index.html", "page.json", "model.onnx", "onnxruntime/ort.wasm.min.js"),
         *webpage.PARTS,
-    }
-    assert told == {
-        "path": str(page),
-        "model": str(exported),
-        "bytes": sum(file.stat().st_size for file in files.values()),
     }
     assert files["model.onnx"].read_bytes() == exported.read_bytes()
     assert json.loads(files["page.json"].read_text()) == {
@@ -167,17 +169,6 @@ def test_nothing_is_overwritten_and_nothing_is_exported_anew(
     with pytest.raises(TutelageError, match="one of the model's classes: r, g"):
         api.export(exported, web=tmp_path / "other", threshold="b=0.5")
     assert not (tmp_path / "other").exists()
-
-
-@pytest.mark.usefixtures("no_runtime")
-def test_the_command_says_how_to_open_the_page(
-    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = tmp_path / "my page"
-    assert cli.main(["export", str(exported), "--web", str(page)]) == 0
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"{page}: a page that runs {exported} in the browser (0.0 MB).")
-    assert second == f"python -m http.server --bind localhost --directory '{page}'"
 
 
 # --- in the browser
@@ -339,10 +330,7 @@ def test_pixels_that_cannot_be_had_are_no_answer(page: Any) -> None:
         }
     }"""
     told = page.evaluate(read, [10_001, 5_000])
-    assert (
-        told
-        == "The picture has 50 million pixels; the page takes 50 million at most. Scale it down."
-    )
+    assert told.startswith("The picture has 50 million pixels; the page takes 50 million at most.")
     page.evaluate("""() => {
         const own = CanvasRenderingContext2D.prototype;
         own.kept = own.getImageData;

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,22 +102,14 @@ def threshold_text(threshold: tuple[str, float]) -> str:
 def read_threshold(text: str, classes: Sequence[str]) -> tuple[str, float]:
     """A decision threshold (class, P) from its text, ``defective=0.3``."""
     name, _, number = text.rpartition("=")
-    if name not in classes:
-        known = ", ".join(classes[:KNOWN]) + (", ..." if len(classes) > KNOWN else "")
-        raise TutelageError(
-            f"--threshold {text}: expected CLASS=P, such as {classes[0]}=0.3, with one of the "
-            f"model's classes: {known}"
-        )
-    try:
-        least = float(number)
-    except ValueError:
-        least = -1.0
-    if not 0 <= least <= 1:
-        raise TutelageError(
-            f"--threshold {text}: {number!r} is no probability; expected a number from 0 to 1, "
-            f"such as {name}=0.3"
-        )
-    return name, least
+    with suppress(ValueError):
+        if name in classes and 0 <= float(number) <= 1:
+            return name, float(number)
+    known = ", ".join(classes[:KNOWN]) + (", ..." if len(classes) > KNOWN else "")
+    raise TutelageError(
+        f"--threshold {text}: expected CLASS=P, such as {classes[0]}=0.3, with a probability from "
+        f"0 to 1 and one of the model's classes: {known}"
+    )
 
 
 def each_image(
@@ -140,11 +133,6 @@ def each_image(
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(items), IN_FLIGHT):
             yield from pool.map(attempt, items[start : start + IN_FLIGHT])
-
-
-def reason_of(error: UnreadableImage | OSError) -> str:
-    """Why an image cannot be read, without its name."""
-    return str(getattr(error, "strerror", None) or error)
 
 
 def decided_otherwise(rows: Sequence[Prediction]) -> int:
@@ -199,29 +187,26 @@ def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
             partial.write_text("".join(line + "\n" for line in as_json_lines(rows)), "utf-8")
 
 
-def _columns(rows: Sequence[Prediction]) -> list[str]:
-    """Names of the columns; ``rejected`` only if somebody asked for it."""
-    asked = any(row.rejected is not None for row in rows)
-    return [f.name for f in fields(Prediction) if f.name != "rejected" or asked]
-
-
 def _write_csv(rows: Sequence[Prediction], path: Path) -> None:
-    """A column for each class; the mark at the start tells spreadsheets that it is UTF-8."""
-    names = [name for name in _columns(rows) if name != "probabilities"]
+    """A column for each class; the mark at the start tells spreadsheets that it is UTF-8.
+
+    Six digits are as far as a float32 knows a probability: they are the same in any runtime.
+    """
+    asked = [name for name in _asked(rows) if name == "rejected"]
     classes = list(rows[0].probabilities) if rows else []
     with path.open("w", encoding="utf-8-sig", newline="") as file:
-        file.write(csv_line([*names, *(f"p_{name}" for name in classes)]))
+        columns = ["image", "label", "confidence", *asked, *(f"p_{name}" for name in classes)]
+        file.write(csv_line(columns))
         for row in rows:
-            rejected = None if row.rejected is None else json.dumps(row.rejected)
-            cells = {**vars(row), "rejected": rejected}
-            cells["confidence"] = _short(row.confidence)
-            known = [_short(row.probabilities[name]) for name in classes]
-            file.write(csv_line([*(cells[name] for name in names), *known]))
+            said = [json.dumps(row.rejected)] * len(asked)
+            figures = [f"{row.probabilities[name]:.6g}" for name in classes]
+            file.write(csv_line([row.image, row.label, f"{row.confidence:.6g}", *said, *figures]))
 
 
-def _short(probability: float) -> str:
-    """As far as a float32 knows it: six digits are the same in any runtime, and more are noise."""
-    return f"{probability:.6g}"
+def _asked(rows: Sequence[Prediction]) -> list[str]:
+    """Names of the columns; ``rejected`` only if somebody asked for it."""
+    asked = any(row.rejected is not None for row in rows)
+    return [field.name for field in fields(Prediction) if field.name != "rejected" or asked]
 
 
 def formula_cells(rows: Sequence[Prediction]) -> int:
@@ -236,7 +221,7 @@ def formula_cells(rows: Sequence[Prediction]) -> int:
 
 def as_json_lines(rows: Sequence[Prediction]) -> list[str]:
     """One JSON object a prediction."""
-    names = _columns(rows)
+    names = _asked(rows)
     return [
         json.dumps({name: getattr(row, name) for name in names}, ensure_ascii=False) for row in rows
     ]
@@ -251,8 +236,6 @@ def _write_parquet(rows: Sequence[Prediction], path: Path) -> None:
         "probabilities": arrow.map_(arrow.string(), arrow.float64()),
         "rejected": arrow.bool_(),
     }
-    names = _columns(rows)
-    columns = {name: [getattr(row, name) for row in rows] for name in names}
-    columns["probabilities"] = [list(row.probabilities.items()) for row in rows]
-    schema = arrow.schema([(name, types[name]) for name in names])
-    parquet.write_table(arrow.table(columns, schema=schema), path)
+    schema = arrow.schema({name: types[name] for name in _asked(rows)})
+    table = [{**vars(row), "probabilities": list(row.probabilities.items())} for row in rows]
+    parquet.write_table(arrow.Table.from_pylist(table, schema=schema), path)

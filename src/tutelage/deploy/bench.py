@@ -14,6 +14,7 @@ import numpy as np
 
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
+from tutelage.system.words import counted
 
 WARMUP = 5  # untimed runs of each call before the timed ones
 BATCHES = (1, 32)
@@ -115,17 +116,18 @@ def bench_model(
 
 def describe(result: dict[str, Any]) -> str:
     """The result for people."""
-    threads = f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
     lines = [
         f"median (and 5th percentile) of {result['runs']} runs in turns, preprocessing included, "
-        f"{threads}; memory on top of the imports",
+        f"{counted(result['threads'], 'thread')}; memory on top of the imports",
         f"  {'model':<32}{'size':>9}{'1 image':>20}{'32 images, each':>20}{'memory, 32':>12}",
     ]
     for row in result["models"]:
         one, many = row["batches"]["1"], row["batches"]["32"]
         memory = "-" if many["memory_bytes"] is None else _size(many["memory_bytes"])
-        single = f"{one['latency_ms_p50']:.1f} ({one['latency_ms_p05']:.1f}) ms"
-        each = f"{many['latency_ms_p50'] / 32:.1f} ({many['latency_ms_p05'] / 32:.1f}) ms"
+        single, each = (
+            f"{batch['latency_ms_p50'] / n:.1f} ({batch['latency_ms_p05'] / n:.1f}) ms"
+            for batch, n in ((one, 1), (many, 32))
+        )
         name = row["path"] if len(row["path"]) <= 32 else f"...{row['path'][-29:]}"
         lines.append(f"  {name:<32}{_size(row['bytes']):>9}{single:>20}{each:>20}{memory:>12}")
     return "\n".join(lines)

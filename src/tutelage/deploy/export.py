@@ -68,7 +68,7 @@ def _torch(job: Job, path: Path) -> dict[str, Any]:
 def _timm(job: Job, path: Path) -> dict[str, Any]:
     from tutelage.deploy.hub import export_timm
 
-    return asdict(export_timm(job.model, path, job.shown, job.folder))
+    return export_timm(job.model, path, job.shown, job.folder)
 
 
 def _hub(job: Job, path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +32,15 @@ TOLERANCE = 1e-4  # of a logit, relative to the largest where that is above 1
 README = "README.md"
 
 
-@dataclass(frozen=True)
-class TimmExport(Parity):
-    """How timm's model and ours agree.
-
-    On images, each model has its own preprocessing: timm resizes once, tutelage to its canvas and
-    then to the view.
-    """
-
-    max_logit_difference: float  # on equal views, drawn at random
-    loss: float  # of accuracy on the images, by ``estimated_loss``
-
-
 def export_timm(
     model: Classifier, folder: Path, images: Sequence[np.ndarray], origin: Path
-) -> TimmExport:
+) -> dict[str, Any]:
     """Write a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
 
-    The head is divided by the temperature, so the softmax of timm's logits is calibrated. The
-    preprocessing is compared on the images, uint8 (H, W, 3). If ``origin``, the model's own folder,
-    lies in a run folder, the card has the run's figures.
+    The head is divided by the temperature, so the softmax of timm's logits is calibrated. If
+    ``origin``, the model's own folder, lies in a run folder, the card has the run's figures.
+    Returns how timm's model and ours agree on images, uint8 (H, W, 3), each with its own
+    preprocessing: timm resizes once, tutelage to its canvas and then to the view.
     """
     import timm
     from timm.models import save_for_hf
@@ -136,7 +125,7 @@ def _refusal(architecture: str, why: str) -> TutelageError:
 
 
 @torch.no_grad()
-def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> TimmExport:
+def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> dict[str, Any]:
     data: Any = need("timm.data", "train")  # only partly typed
     spec = model.spec
     size = spec.input_size
@@ -151,9 +140,8 @@ def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> Ti
     after = torch.cat([loaded(view).softmax(dim=-1) for view in seen]).numpy()
     before = TorchModel(model).probabilities(images)
     compared, _ = compare_answers(before, after)
-    return TimmExport(
-        **vars(compared), max_logit_difference=difference, loss=estimated_loss(before, after)
-    )
+    loss = estimated_loss(before, after)
+    return {**asdict(compared), "max_logit_difference": difference, "loss": loss}
 
 
 @contextmanager

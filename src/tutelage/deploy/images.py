@@ -63,7 +63,15 @@ def find_images(images: Images) -> list[Picture]:
     one image, or the names of images, one a line, or with a NUL byte after each, as
     ``find -print0`` writes them.
     """
-    given = [images] if is_one(images) else _listed(images)
+    given: list[Any]
+    if is_one(images):
+        given = [images]
+    elif isinstance(images, Iterable) and not isinstance(images, bytes):
+        given = list(images)
+    else:
+        raise TutelageError(
+            f"the images are {type(images).__name__}; expected {EXPECTED}, or several"
+        )
     return [picture for number, one in enumerate(given) for picture in _pictures(one, number)]
 
 
@@ -72,27 +80,6 @@ def is_one(images: Images) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim < 4 and images.dtype.kind not in "OU"
     return isinstance(images, str | os.PathLike | Image.Image)
-
-
-def stands_for_several(images: Images) -> bool:
-    """Whether this is a path that may mean any number: a folder, a manifest, a pattern, stdin."""
-    if not isinstance(images, str | os.PathLike):
-        return False
-    text = os.fsdecode(images).removeprefix("file://")
-    if os.path.isfile(text):
-        return Path(text).suffix.lower() in FILES
-    if "://" in text:
-        web = text.startswith(("http://", "https://"))
-        return not web and (_is_pattern(text) or not is_image(text))
-    return text == "-" or os.path.isdir(text) or _is_pattern(text)
-
-
-def _listed(images: Any) -> list[Any]:
-    if isinstance(images, bytes) or not isinstance(images, Iterable):
-        raise TutelageError(
-            f"the images are {type(images).__name__}; expected {EXPECTED}, or several"
-        )
-    return list(images)
 
 
 def _pictures(one: Any, number: int) -> list[Picture]:
@@ -119,7 +106,7 @@ def _named(text: str) -> list[Picture]:
         return _of_stdin(sys.stdin.buffer.read())
     place = Place.at(text)
     if place.remote:
-        return [Picture(url, partial(_fetched, fetch)) for url, fetch in find_remote(text)]
+        return [Picture(url, partial(_decoded, fetch)) for url, fetch in find_remote(text)]
     text = place.name
     path = Path(text)
     if text and path.is_dir():
@@ -138,8 +125,8 @@ def _named(text: str) -> list[Picture]:
     raise TutelageError(f"no such image or folder: {text}{did_you_mean(path)}")
 
 
-def _fetched(fetch: Callable[[], bytes]) -> NDArray[np.uint8]:
-    return decode(fetch())
+def _decoded(read: Callable[..., bytes], *given: Any) -> NDArray[np.uint8]:
+    return decode(read(*given))
 
 
 def _is_pattern(text: str) -> bool:
@@ -158,7 +145,7 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def _of_file(path: Path) -> Picture:
-    return Picture(as_text(str(path)), lambda: decode(read_file(path)))
+    return Picture(as_text(str(path)), partial(_decoded, read_file, path))
 
 
 def _of_data(path: Path) -> list[Picture]:
@@ -169,11 +156,8 @@ def _of_data(path: Path) -> list[Picture]:
 
 def pictures_of(catalog: Catalog, rows: Iterable[int]) -> list[Picture]:
     """Rows of a catalog as pictures, which are decoded when they are asked for."""
-    return [Picture(catalog.names[row], partial(_row, catalog, int(row))) for row in rows]
-
-
-def _row(catalog: Catalog, row: int) -> NDArray[np.uint8]:
-    return decode(catalog.source.read(row))
+    read = catalog.source.read
+    return [Picture(catalog.names[row], partial(_decoded, read, int(row))) for row in rows]
 
 
 def _of_stdin(content: bytes) -> list[Picture]:
@@ -184,8 +168,6 @@ def _of_stdin(content: bytes) -> list[Picture]:
     names = [os.fsdecode(line) for line in lines if line.strip()]
     if not names:
         raise TutelageError("stdin is empty; expected an image, or names of images, one a line")
-    if "-" in names:
-        raise TutelageError("stdin names itself (-); a file of that name is called ./-")
     return [picture for name in names for picture in _named(name)]
 
 
@@ -206,7 +188,11 @@ def find_remote(url: str) -> list[tuple[str, Callable[[], bytes]]]:
     found: list[tuple[str, Callable[[], bytes]]] = []
     for one in braces(url):
         try:
-            system, paths = _in_store(one)
+            system, path = file_system(one)
+            paths = [path]
+            if glob.has_magic(path) or system.isdir(path):
+                below = system.glob(path) if glob.has_magic(path) else system.find(path)
+                paths = [name for name in sorted(below) if is_image(name)]
         except TutelageError:
             raise
         except Exception as error:  # each store's client raises its own kinds
@@ -215,16 +201,6 @@ def find_remote(url: str) -> list[tuple[str, Callable[[], bytes]]]:
             raise TutelageError(f"no images in {one}")
         found += [(system.unstrip_protocol(path), partial(_read, system, path)) for path in paths]
     return found
-
-
-def _in_store(url: str) -> tuple[Any, list[str]]:
-    """The fsspec file system, and the images in it that an address stands for."""
-    system, path = file_system(url)
-    if glob.has_magic(path):
-        return system, [name for name in sorted(system.glob(path)) if is_image(name)]
-    if system.isdir(path):
-        return system, [name for name in sorted(system.find(path)) if is_image(name)]
-    return system, [path]
 
 
 def _read(system: Any, path: str) -> bytes:

@@ -13,11 +13,11 @@ import platform
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -213,12 +213,9 @@ class LabelFolder:
                     "labels; choose another --out"
                 )
             file.write(as_text(options))
-        try:
+        found = None  # damaged
+        with suppress(ValueError):
             found = json.loads(file.read_bytes())
-        except ValueError as error:
-            raise TutelageError(
-                f"{file} is damaged ({error}); delete it or {self.place}"
-            ) from error
         theirs = found if isinstance(found, dict) else {}
         if changed := [key for key, value in options.items() if theirs.get(key) != value]:
             raise TutelageError(
@@ -227,8 +224,12 @@ class LabelFolder:
             )
 
     def labels_of(self, shard: Shard) -> Place:
-        """The file of a shard's labels."""
-        return self.place / LABELS / f"{_name(shard)}.parquet"
+        """The file of a shard's labels; its name is readable, and different for each shard."""
+        name = shard.name
+        digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=5).hexdigest()
+        base = re.sub(r"\.(tar|parquet)$", "", name.rstrip("/").rpartition("/")[2], flags=re.I)
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip(".-")[:80]
+        return self.place / LABELS / f"{readable}-{digest}.parquet"
 
     def labelled(self) -> set[Place]:
         """The files of labels that are here."""
@@ -241,21 +242,13 @@ class LabelFolder:
         An object store has nothing of it; what other servers have is hidden and read by nobody.
         """
         if not self.place.remote:
-            names = {f"{_name(shard)}.parquet" for shard in shards}
+            names = {os.path.basename(self.labels_of(shard).name) for shard in shards}
             sweep(Path(self.place.name), {*names, SUMMARY, OPTIONS})
 
 
 def as_text(content: dict[str, Any]) -> str:
     """What a file of this folder holds, for people, too."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _name(shard: Shard) -> str:
-    """The name, without suffix, of a shard's files: readable, and different for each shard."""
-    name = shard.name
-    digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=5).hexdigest()
-    base = re.sub(r"\.(tar|parquet)$", "", name.rstrip("/").rpartition("/")[2], flags=re.I)
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', base).strip('.-')[:80]}-{digest}"
 
 
 def check_manifest(name: Path | str, shards: Sequence[Shard]) -> Path:
@@ -284,15 +277,6 @@ def _path_of(shard: Shard, number: int) -> str | None:
     return None
 
 
-class _Accepted(NamedTuple):
-    shard: Shard
-    number: int  # of the image in its shard
-    image: str
-    label: str
-    by: str
-    content: bytes  # empty in a manifest of paths
-
-
 def write_accepted(shards: Sequence[Shard], out: LabelFolder, path: Path) -> None:
     """Write a manifest of the images whose pseudo-label was accepted, in the order of the pool.
 
@@ -304,12 +288,25 @@ def write_accepted(shards: Sequence[Shard], out: LabelFolder, path: Path) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         if path.suffix == ".csv":
-            _write_csv(_accepted(shards, out, contents=False), partial, path.parent)
-        else:
-            _write_parquet(_accepted(shards, out, contents=True), partial)
+            columns = ("image", "label", "split", LABELLED_BY)
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                file.write(csv_line(columns))
+                for row in _accepted(shards, out, beside=str(path.parent)):
+                    file.write(csv_line([row[name] for name in columns]))
+            return
+        arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
+        texts = dict.fromkeys(("label", "split", "file", LABELLED_BY), arrow.string())
+        schema = arrow.schema({"image": arrow.large_binary(), **texts})
+        rows = _accepted(shards, out, beside=None)
+        with parquet.ParquetWriter(partial, schema, compression="none") as writer:
+            while group := list(itertools.islice(rows, _IMAGE_ROWS)):
+                writer.write_table(arrow.Table.from_pylist(group, schema=schema))
 
 
-def _accepted(shards: Sequence[Shard], out: LabelFolder, *, contents: bool) -> Iterator[_Accepted]:
+def _accepted(
+    shards: Sequence[Shard], out: LabelFolder, beside: str | None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a manifest: with the images' paths from the folder ``beside``, or the images."""
     for shard in shards:
         if (known := about(out.labels_of(shard))) is None:
             raise TutelageError(f"{shard.name} has no labels in {out.place}; repeat the command")
@@ -327,8 +324,13 @@ def _accepted(shards: Sequence[Shard], out: LabelFolder, *, contents: bool) -> I
                     if name != row["image"]:
                         raise ValueError(f"{name} is in the place of {row['image']}")
                     if row["accepted"]:
-                        content = read() if contents else b""
-                        yield _Accepted(shard, number, name, row["label"], by, content)
+                        yield {
+                            "image": read() if beside is None else _way(beside, shard, number),
+                            "label": row["label"],
+                            "split": "train",
+                            "file": f"{shard.name}/{name}",
+                            LABELLED_BY: by,
+                        }
         except (ValueError, UnreadableImage, OSError) as error:
             raise TutelageError(
                 f"{shard.name} has changed since it was labelled ({error}); repeat the command"
@@ -341,34 +343,15 @@ def _rows(labels: BinaryIO) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _write_csv(rows: Iterator[_Accepted], partial: Path, beside: Path) -> None:
-    start = os.path.realpath(beside)  # as ".." leads out of the folder that a link leads into
-
-    @cache
-    def way_to(folder: str) -> str:
-        return os.path.relpath(os.path.realpath(folder), start)
-
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(csv_line(("image", "label", "split", LABELLED_BY)))
-        for row in rows:
-            path = _path_of(row.shard, row.number)
-            assert path is not None  # ``check_manifest`` has seen to it
-            folder, name = os.path.split(path)
-            image = layout.as_text(os.path.normpath(os.path.join(way_to(folder), name)))
-            file.write(csv_line((image, row.label, "train", row.by)))
+def _way(start: str, shard: Shard, number: int) -> str:
+    """The path of an image from a folder."""
+    path = _path_of(shard, number)
+    assert path is not None  # ``check_manifest`` has seen to it
+    folder, name = os.path.split(path)
+    return layout.as_text(os.path.normpath(os.path.join(_way_to(start, folder), name)))
 
 
-def _write_parquet(rows: Iterator[_Accepted], partial: Path) -> None:
-    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
-    texts = dict.fromkeys(("label", "split", "file", LABELLED_BY), arrow.string())
-    schema = arrow.schema({"image": arrow.large_binary(), **texts})
-    with parquet.ParquetWriter(partial, schema, compression="none") as writer:
-        while group := list(itertools.islice(rows, _IMAGE_ROWS)):
-            table = {
-                "image": [row.content for row in group],
-                "label": [row.label for row in group],
-                "split": ["train"] * len(group),
-                "file": [f"{row.shard.name}/{row.image}" for row in group],
-                LABELLED_BY: [row.by for row in group],
-            }
-            writer.write_table(arrow.table(table, schema=schema))
+@lru_cache  # one folder has many images
+def _way_to(start: str, folder: str) -> str:
+    # Links are resolved, as ".." leads out of the folder that one leads into.
+    return os.path.relpath(os.path.realpath(folder), os.path.realpath(start))

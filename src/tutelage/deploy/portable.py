@@ -49,8 +49,12 @@ class _Form(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.deployed = _plain(Deployed(model))
+        self.deployed = Deployed(model)
         self.spec = model.spec
+        part: Any
+        for part in self.deployed.modules():
+            if hasattr(part, "fused_attn"):  # timm's; as one operator, ONNX knows it from 14 on
+                part.fused_attn = False
 
 
 class Portable(_Form):
@@ -139,15 +143,6 @@ def _rounded(high: Tensor, low: Tensor) -> Tensor:
     return torch.floor((high + torch.floor(low / 2.0**11) + 2.0**10) / 2.0**11)
 
 
-def _plain(deployed: Deployed) -> Deployed:
-    """The same with attention in single operators: as one, ONNX knows it from opset 14 on."""
-    part: Any
-    for part in deployed.modules():
-        if hasattr(part, "fused_attn"):  # timm's
-            part.fused_attn = False
-    return deployed
-
-
 def _look(deployed: Deployed, view: Tensor) -> tuple[Tensor, Tensor]:
     """``Deployed.look``, with the energy in operators that every runtime computes alike.
 
@@ -158,11 +153,6 @@ def _look(deployed: Deployed, view: Tensor) -> tuple[Tensor, Tensor]:
     probabilities = torch.softmax(logits / deployed.spec.temperature, dim=-1)
     energy = torch.log_softmax(logits, dim=-1)[:, :1] - logits[:, :1]
     return probabilities, energy.reshape(-1)
-
-
-def description_of(path: Path) -> Path:
-    """Where the description of an exported file lies."""
-    return path.with_name(f"{path.name}.json")
 
 
 def write_description(
@@ -191,7 +181,7 @@ def write_description(
         "unknown_threshold": spec.unknown_threshold,
         "decision_threshold": spec.decision_threshold,
     }
-    written = description_of(path)
+    written = path.with_name(f"{path.name}.json")
     write_atomically(written, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
     return written
 
@@ -222,29 +212,26 @@ def write_golden(model: Classifier, exported: Path, images: Sequence[np.ndarray]
     folder.mkdir(parents=True, exist_ok=True)
     deployed, opened = Deployed(model), OnnxModel(exported)
     rows = []
-    for index, image in enumerate(images[:IMAGES]):
-        rows.append(_write_one(folder, str(index), _shaped(image, index), deployed, opened))
+    for index, own in enumerate(images[:IMAGES]):
+        image = _shaped(own, index)
+        canvas, view = canvas_and_view(deployed, image)
+        probabilities, energy = opened.answers([image])
+        (best,) = decide(probabilities, opened.classes, opened.decision_threshold)
+        row = {
+            "image": f"{index}.png",
+            "canvas": f"{index}.canvas.png",
+            "view": f"{index}.view.f32",
+            "label": opened.classes[best],
+            "probabilities": probabilities[0].tolist(),
+            "energy": float(energy[0]),
+        }
+        rows.append(row)
+        Image.fromarray(image).save(folder / row["image"])
+        Image.fromarray(canvas[0].numpy()).save(folder / row["canvas"])
+        write_atomically(folder / row["view"], view.numpy().astype("<f4").tobytes())
     content = {"model": exported.name, "tolerance": TOLERANCE, "images": rows}
     write_atomically(folder / LIST, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return folder
-
-
-def _write_one(
-    folder: Path, name: str, image: np.ndarray, deployed: Deployed, opened: OnnxModel
-) -> dict[str, Any]:
-    """Write the files of one image; its row in the list."""
-    canvas, view = canvas_and_view(deployed, image)
-    row: dict[str, Any] = {"image": f"{name}.png", "canvas": f"{name}.canvas.png"}
-    Image.fromarray(image).save(folder / row["image"])
-    Image.fromarray(canvas[0].numpy()).save(folder / row["canvas"])
-    row["view"] = f"{name}.view.f32"
-    write_atomically(folder / row["view"], view.numpy().astype("<f4").tobytes())
-    probabilities, energy = opened.answers([image])
-    (best,) = decide(probabilities, opened.classes, opened.decision_threshold)
-    row["label"] = opened.classes[best]
-    row["probabilities"] = probabilities[0].tolist()
-    row["energy"] = float(energy[0])
-    return row
 
 
 def _shaped(image: np.ndarray, index: int) -> np.ndarray:

@@ -23,21 +23,13 @@ from tutelage.deploy.answers import (
     decide,
     each_image,
     read_threshold,
-    reason_of,
     threshold_text,
     write_predictions,
 )
 from tutelage.deploy.find import find_model, open_model
-from tutelage.deploy.images import (
-    Images,
-    OneImage,
-    Picture,
-    find_images,
-    is_one,
-    stands_for_several,
-)
+from tutelage.deploy.images import Images, OneImage, Picture, find_images, is_one
 from tutelage.stats.metrics import metrics
-from tutelage.system.errors import TutelageError
+from tutelage.system.errors import TutelageError, told
 
 
 class Model:
@@ -85,22 +77,23 @@ class Model:
             TutelageError: no such image, a single one that cannot be read, or a model that cannot
                 reject.
         """
-        if stands_for_several(images):
-            raise TutelageError(f"{images} may hold several images; write predict([{images!r}])")
         _check_reject(self._opened, self.path, reject=reject)
-        rows, skipped = _classified(
-            self._opened, find_images(images), reject=reject, threshold=threshold
-        )
+        pictures, alone = find_images(images), is_one(images)
+        if alone and len(pictures) != 1:
+            raise TutelageError(
+                f"{images} stands for {len(pictures)} images; write predict([{images!r}])"
+            )
+        rows, skipped = _classified(self._opened, pictures, reject=reject, threshold=threshold)
         if skipped:
             name, reason = skipped[0]
-            if is_one(images):
+            if alone:
                 raise UnreadableImage(f"{name}: {reason}")
             warnings.warn(
                 f"{len(skipped)} of {len(rows) + len(skipped)} images cannot be read and have no "
                 f"answer (first: {name}: {reason})",
                 stacklevel=2,
             )
-        return rows[0] if is_one(images) else rows
+        return rows[0] if alone else rows
 
     def evaluate(
         self, data: Data, *, split: Literal["train", "val", "test"] = "test"
@@ -169,7 +162,7 @@ def _classified(
         if isinstance(found, Prediction):
             rows.append(found)
         else:
-            skipped.append((picture.name, reason_of(found)))
+            skipped.append((picture.name, told(found)))
     return rows, skipped
 
 
@@ -196,7 +189,7 @@ def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[st
             probs.append(seen)
             labels.append(index[catalog.classes[catalog.labels[at]]])
         else:
-            reasons[catalog.names[at]] = reason_of(seen)
+            reasons[catalog.names[at]] = told(seen)
     if not probs:
         raise TutelageError(f"none of the {len(rows)} '{split}' images of {data} can be read")
     stacked = np.stack(probs)
@@ -213,13 +206,15 @@ def _labeled_rows(catalog: Catalog, data: str, split: str, classes: Sequence[str
     rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
     if not len(rows):
         labelled = sorted({*catalog.splits[catalog.labels >= 0].tolist()})
-        found = ", nor any other labelled image"
-        if labelled:
-            found = f"; it has labelled images of {', '.join(labelled)}"
-        mend = ""
-        if split == "test" and labelled:
-            mend = f"; if the model did not learn from them, add --split {labelled[0]}"
-        raise TutelageError(f"{data} has no labelled {split} images{found}{mend}")
+        if not labelled:
+            raise TutelageError(
+                f"{data} has no labelled {split} images, nor any other labelled image"
+            )
+        mend = f"; if the model did not learn from them, add --split {labelled[0]}"
+        raise TutelageError(
+            f"{data} has no labelled {split} images; it has labelled images of "
+            f"{', '.join(labelled)}{mend * (split == 'test')}"
+        )
     unknown = {catalog.classes[k] for k in catalog.labels[rows]} - set(classes)
     if unknown:
         raise TutelageError(

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,13 +121,11 @@ def pseudo_label(
         labelling = Labelling(folder, digest_of(files), opened.classes, threshold, opening, workers)
         summary, failed = label_shards(labelling, shards, *means, share=taken, console=console)
     if failed:
-        them = "it" if len(failed) == 1 else "them"
-        of_this = "" if taken[1] == 1 else " of this share"
         left = "" if manifest is None else f", and {manifest} is written when all are labelled"
         raise TutelageError(
             f"{len(failed)} of {len(shards)} shards could not be read "
-            f"(first: {failed[0]['shard']}: {failed[0]['reason']}); the others{of_this} are "
-            f"labelled{left}. Mend {them} and repeat the command, which tries {them} again"
+            f"(first: {failed[0]['shard']}: {failed[0]['reason']}); what else this command had to "
+            f"label is labelled{left}. Mend them and repeat the command, which tries them again"
         )
     if summary is not None and manifest is not None:
         write_accepted(shards, folder, manifest)
@@ -281,6 +279,7 @@ def _reading() -> Iterator[None]:
         raise _Unreadable(str(error)) from error
 
 
+@dataclass
 class _Labeller:
     """Labels shards with an open model.
 
@@ -289,22 +288,15 @@ class _Labeller:
     from far away, or written to their end.
     """
 
-    def __init__(
-        self,
-        labelling: Labelling,
-        model: PoolModel,
-        readers: ThreadPoolExecutor,
-        stop: threading.Event,
-    ) -> None:
-        self._labelling = labelling
-        self._model = model
-        self._readers = readers
-        self._stop = stop
-        self._turn = threading.Lock()  # to be read
+    labelling: Labelling
+    model: PoolModel
+    readers: ThreadPoolExecutor
+    stop: threading.Event
+    turn: threading.Lock = field(default_factory=threading.Lock)  # to be read
 
     def label(self, shard: Shard) -> Outcome:
         """Write the labels of a shard, unless they are there."""
-        file = self._labelling.out.labels_of(shard)
+        file = self.labelling.out.labels_of(shard)
         try:
             # From before the first byte is read: a shard that changes meanwhile will not match it.
             fingerprint = shard.fingerprint()
@@ -321,19 +313,19 @@ class _Labeller:
             "format": FORMAT,
             "shard": shard.name,
             "fingerprint": fingerprint,
-            "model": self._labelling.model,
-            "threshold": self._labelling.threshold,
+            "model": self.labelling.model,
+            "threshold": self.labelling.threshold,
             "version": __version__,
         }
         try:
             with ExitStack() as stack:
                 with _reading():
-                    entries = stack.enter_context(shard.opened(self._stop))
+                    entries = stack.enter_context(shard.opened(self.stop))
                 parts = stack.enter_context(closing(self._parts(entries)))
                 with file.replacing() as whole:
-                    write_labels(whole, parts, self._model, facts)
+                    write_labels(whole, parts, self.model, facts)
         except _Unreadable as error:
-            if self._stop.is_set():  # which ends the copying of a shard, too
+            if self.stop.is_set():  # which ends the copying of a shard, too
                 raise
             return Outcome(message, str(error))
         return Outcome(message)
@@ -341,43 +333,37 @@ class _Labeller:
     def _parts(self, entries: Entries) -> Generator[Part, None, None]:
         """The parts of a shard in order; the threads are some batches ahead of them."""
         ahead: deque[Future[Part]] = deque()
-        with self._turn:
+        with self.turn:
             while chunk := self._chunk(entries):
-                ahead.append(self._readers.submit(self._look, chunk))
-                if len(ahead) > self._labelling.workers * _AHEAD:
+                ahead.append(self.readers.submit(self._look, chunk))
+                if len(ahead) > self.labelling.workers * _AHEAD:
                     yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
 
     def _chunk(self, entries: Entries) -> list[tuple[str, Read]]:
         with _reading():
-            return list(itertools.islice(entries, self._model.batch))
+            return list(itertools.islice(entries, self.model.batch))
 
     def _look(self, chunk: Sequence[tuple[str, Read]]) -> Part:
         """Read, decode and prepare some images, fewer at a time when they are large."""
         part = Part([], [], [])
         images: list[np.ndarray] = []
         for name, read in chunk:
-            image, reason = _decoded(read)
+            reason = None
+            with _reading():
+                try:
+                    images.append(decode(read()))
+                except (UnreadableImage, OSError) as error:
+                    reason = why_skipped(error)
             part.names.append(name)
             part.reasons.append(reason)
-            if image is not None:
-                images.append(image)
             if sum(image.size for image in images) >= 3 * BATCH_PIXELS:
-                part.prepared.append(self._model.prepare(images))
+                part.prepared.append(self.model.prepare(images))
                 images = []
         if images:
-            part.prepared.append(self._model.prepare(images))
+            part.prepared.append(self.model.prepare(images))
         return part
-
-
-def _decoded(read: Read) -> tuple[np.ndarray | None, str | None]:
-    try:
-        return decode(read()), None
-    except (UnreadableImage, OSError) as error:
-        return None, why_skipped(error)
-    except TutelageError as error:
-        raise _Unreadable(str(error)) from error
 
 
 def _summarise(

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from tutelage.deploy.answers import decide
-from tutelage.deploy.bench import Latency, latencies, onnx_call
+from tutelage.deploy.bench import latencies, onnx_call
 from tutelage.deploy.onnx import estimated_loss
 from tutelage.deploy.portable import write_description
 from tutelage.deploy.runtime import OnnxModel
@@ -34,24 +33,6 @@ RANGE_IMAGES = 128
 TIMED_RUNS = 100
 
 
-@dataclass(frozen=True)
-class Quantized:
-    """What int8 brought, judged on images that it was not calibrated on if there were any."""
-
-    kept: Literal["int8", "fp32"]  # the format to use
-    path: Path  # its file
-    reason: str  # why it is kept, for people
-    fp32: Latency
-    int8: Latency
-    fp32_bytes: int  # size of the file
-    int8_bytes: int
-    n: int  # images that it was judged on
-    top1_agreement: float  # fraction of them with an unchanged answer
-    max_difference: float  # largest change of a probability
-    loss: float  # of accuracy, by ``estimated_loss``
-    unknown_flips: int | None  # images that only one of the two calls unknown; None: neither can
-
-
 def export_int8(
     model: Any,
     exact: Path,
@@ -60,10 +41,9 @@ def export_int8(
     test_images: Sequence[np.ndarray],
     max_loss: float,
 ) -> dict[str, Any]:
-    """Write and describe the int8 form of a classifier's ONNX file ``exact``; how they compare."""
-    quantized = quantize_onnx(exact, path, calibration_images, test_images, max_loss=max_loss)
-    result = {**asdict(quantized), "path": str(quantized.path)}
-    if quantized.kept == "int8":
+    """Quantise as ``quantize_onnx`` does, and describe the file if it is kept; how they compare."""
+    result = quantize_onnx(exact, path, calibration_images, test_images, max_loss=max_loss)
+    if result["kept"] == "int8":
         known = OnnxModel(path)
         fitted = {name: getattr(known, name) for name in ("temperature", "unknown_threshold")}
         described = write_description(path, replace(model.spec, **fitted), count_parameters(model))
@@ -72,13 +52,13 @@ def export_int8(
 
 
 def quantize_onnx(
-    path: Path | str,
-    out: Path | str,
+    path: Path,
+    out: Path,
     calibration_images: Sequence[np.ndarray],
     test_images: Sequence[np.ndarray] = (),
     *,
     max_loss: float = 0.01,
-) -> Quantized:
+) -> dict[str, Any]:
     """Quantise an exported model with ``write_int8``, if that does no harm.
 
     The int8 model is kept, and written to ``out``, if it is faster (one image, one thread, in turns
@@ -87,8 +67,10 @@ def quantize_onnx(
     ``estimated_loss`` says what the changed answers cost. The images are uint8 (H, W, 3) each; a
     hundred unlabelled ones are enough to calibrate on. Without test images the model is judged on
     the calibration images.
+
+    Returns what is "kept", int8 or fp32, its "path", the "reason" for people, latencies and bytes
+    of both, and what ``_compared`` says.
     """
-    path, out = Path(path), Path(out)
     judged = test_images or calibration_images
     with tempfile.TemporaryDirectory() as folder:
         int8_file = Path(folder) / "int8.onnx"
@@ -100,21 +82,24 @@ def quantize_onnx(
         if accepted:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out, int8_file.read_bytes())
+    same = f"the same answer on {compared['top1_agreement']:.1%} of {compared['n']} images"
+    if compared["unknown_flips"] is not None:
+        same += f", and {compared['unknown_flips']} of them unknown to only one of the two"
     reason = (
         f"int8 takes {int8.p05_ms:.1f} ms an image, fp32 {fp32.p05_ms:.1f} ms on this machine; "
-        f"{_in_words(compared)}; estimated loss of accuracy {100 * compared['loss']:.1f} points, "
+        f"{same}; estimated loss of accuracy {100 * compared['loss']:.1f} points, "
         f"allowed {100 * max_loss:.1f}"
     )
-    return Quantized(
-        kept="int8" if accepted else "fp32",
-        path=out if accepted else path,
-        reason=reason if accepted else f"{reason}: fp32 is kept",
-        fp32=fp32,
-        int8=int8,
-        fp32_bytes=path.stat().st_size,
-        int8_bytes=int8_bytes,
+    return {
+        "kept": "int8" if accepted else "fp32",
+        "path": str(out if accepted else path),
+        "reason": reason if accepted else f"{reason}: fp32 is kept",
+        "fp32": asdict(fp32),
+        "int8": asdict(int8),
+        "fp32_bytes": path.stat().st_size,
+        "int8_bytes": int8_bytes,
         **compared,
-    )
+    }
 
 
 def write_int8(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
@@ -155,7 +140,12 @@ def write_int8(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
 
 
 def _compared(exact: OnnxModel, rounded: OnnxModel, images: Sequence[np.ndarray]) -> dict[str, Any]:
-    """The fields of ``Quantized`` that compare the answers for some images."""
+    """How the answers for some images differ.
+
+    "top1_agreement" is the fraction with an unchanged answer, "max_difference" the largest change
+    of a probability, "loss" is of accuracy, by ``estimated_loss``, and "unknown_flips" counts the
+    images that only one of the two calls unknown; None: one of them cannot.
+    """
     (before, energies), (after, moved) = exact.answers(images), rounded.answers(images)
     answers = [decide(p, exact.classes, exact.decision_threshold) for p in (before, after)]
     flips = None
@@ -169,12 +159,6 @@ def _compared(exact: OnnxModel, rounded: OnnxModel, images: Sequence[np.ndarray]
         "loss": estimated_loss(before, after),
         "unknown_flips": flips,
     }
-
-
-def _in_words(compared: dict[str, Any]) -> str:
-    told = f"the same answer on {compared['top1_agreement']:.1%} of {compared['n']} images"
-    flips = compared["unknown_flips"]
-    return told if flips is None else f"{told}, and {flips} of them unknown to only one of the two"
 
 
 def _logits(model: OnnxModel, images: Sequence[np.ndarray]) -> Floats:
@@ -192,7 +176,9 @@ def _quantize(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
     graph = onnx.load(str(path)).graph
     feeds = ({"images": image[None]} for image in images)
     calibration: Any = SimpleNamespace(get_next=lambda: next(feeds, None))
-    with _quiet():
+    logger = logging.getLogger()  # where the quantiser gives advice
+    disabled, logger.disabled = logger.disabled, True
+    try:
         quantize_static(
             str(path),
             str(out),
@@ -204,6 +190,8 @@ def _quantize(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
             op_types_to_quantize=QUANTIZED,
             nodes_to_exclude=_kept_in_float(graph),
         )
+    finally:
+        logger.disabled = disabled
 
 
 def _kept_in_float(graph: Any) -> list[str]:
@@ -248,14 +236,3 @@ def _shorten(graph: Any) -> None:
         node.input[:] = [number(name) for name in node.input]
         node.output[:] = [number(name) for name in node.output]
     del graph.value_info[:]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the root logger, where the quantiser gives advice."""
-    logger = logging.getLogger()
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = disabled

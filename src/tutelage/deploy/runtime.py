@@ -95,9 +95,8 @@ class OnnxModel:
         probabilities, energy, features = self._run(["probabilities", "energy", "features"], images)
         return probabilities, energy, features
 
-    def prepare(self, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Do all of the work: onnxruntime lets other threads go on while it computes."""
-        return self.answers(pixels)
+    # All of the work: onnxruntime lets other threads go on while it computes.
+    prepare = answers
 
     def finish(self, prepared: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return what ``prepare`` has computed."""

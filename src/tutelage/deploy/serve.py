@@ -38,6 +38,7 @@ from tutelage.deploy.uploads import Limits, images_of
 from tutelage.system import web
 from tutelage.system.errors import TutelageError
 from tutelage.system.process import cores
+from tutelage.system.words import counted
 
 CHUNK_IMAGES = 32  # decoded at once; fewer if their pixels come to CHUNK_PIXELS
 CHUNK_PIXELS = 8_000_000
@@ -269,14 +270,12 @@ def _chunks(
 ) -> Iterator[list[tuple[str, Any]]]:
     """(name, pixels or the reason why it has none) of the images, a few at a time."""
     chunk: list[tuple[str, Any]] = []
-    held = 0
     for name, content in named:
-        what = _decoded(content, most_pixels)
-        held += 0 if isinstance(what, str) else what.shape[0] * what.shape[1]
-        chunk.append((name, what))
+        chunk.append((name, _decoded(content, most_pixels)))
+        held = sum(0 if isinstance(what, str) else what.size // 3 for _, what in chunk)
         if len(chunk) == CHUNK_IMAGES or held >= CHUNK_PIXELS:
             yield chunk
-            chunk, held = [], 0
+            chunk = []
     if chunk:
         yield chunk
 
@@ -346,14 +345,11 @@ class AccessLog:
         try:
             await self._app(scope, receive, noting)
         finally:
-            line = _line(scope, status, time.monotonic() - began)
-            print(line, file=sys.stderr, flush=True)
-
-
-def _line(scope: Scope, status: int, seconds: float) -> str:
-    now = datetime.now().astimezone().isoformat(timespec="seconds")
-    client = scope["client"][0] if scope.get("client") else "-"
-    path = scope["raw_path"].decode("ascii", "backslashreplace")  # as it was sent: on one line
-    line = f"{now} {client} {scope['method']} {path} {status} {1000 * seconds:.1f} ms"
-    images = scope.get("state", {}).get("images")
-    return line if images is None else f"{line} {images} image{'' if images == 1 else 's'}"
+            took = 1000 * (time.monotonic() - began)
+            now = datetime.now().astimezone().isoformat(timespec="seconds")
+            client = scope["client"][0] if scope.get("client") else "-"
+            path = scope["raw_path"].decode("ascii", "backslashreplace")  # as it was sent
+            line = f"{now} {client} {scope['method']} {path} {status} {took:.1f} ms"
+            images = scope.get("state", {}).get("images")
+            said = "" if images is None else f" {counted(images, 'image')}"
+            print(line + said, file=sys.stderr, flush=True)

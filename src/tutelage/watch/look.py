@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.deploy.answers import each_image, reason_of
+from tutelage.deploy.answers import each_image
 from tutelage.deploy.images import Picture
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.stats.metrics import Floats, Ints
-from tutelage.system.errors import TutelageError
+from tutelage.system.errors import TutelageError, told
 
 COMPONENTS = 64  # of the projected features
 MEASURES = ("sharpness", "brightness", "contrast", "warmth", "tint", "saturation")
@@ -56,7 +56,7 @@ def look(model: OnnxModel, pictures: Sequence[Picture]) -> tuple[Seen, Ints, lis
             readable.append(number)
             rows.append(found)
         else:
-            skipped.append((pictures[number].name, reason_of(found)))
+            skipped.append((pictures[number].name, told(found)))
     if not rows:
         raise TutelageError(f"none of the {len(pictures)} images can be read: {skipped[0][1]}")
     return np.concatenate(rows), np.array(readable), skipped
