@@ -10,7 +10,7 @@ import trainings
 from torch import Tensor, nn
 
 from tutelage.models.classifier import Classifier
-from tutelage.training.best import Best, first_look
+from tutelage.training.best import Best, look_at
 
 
 def numbered(number: float) -> Classifier:
@@ -43,7 +43,7 @@ def test_a_look_follows_each_quarter_of_the_steps(steps: int, looks: list[int]) 
         best.after(step, steps, numbered(0))
         found += [step] * len(best.measured)
     assert found == looks
-    assert first_look(steps) == looks[0]
+    assert look_at(1, steps) == looks[0]
 
 
 def test_the_lowest_is_kept_and_of_equals_the_first() -> None:

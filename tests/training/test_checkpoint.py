@@ -178,17 +178,6 @@ def test_severalof_a_stage_have_folders_in_their_order_and_go_with_it(tmp_path: 
     assert not list(stage.parent.iterdir())
 
 
-def test_a_stage_within_a_stage_has_its_own(tmp_path: Path) -> None:
-    one = several_of()
-    with one.of(tmp_path / "outer"):
-        save(one.next(), 1)
-        with one.of(tmp_path / "inner"):
-            assert one.next().newest() is None
-        second = one.next()
-        save(second, 7)
-        assert {p.parent.name for p in tmp_path.glob(".outer.trainings/*/*")} == {"1", "2"}
-
-
 def test_the_seconds_before_a_death_are_counted(tmp_path: Path) -> None:
     stage = tmp_path / "transfer"
     before = several_of()

@@ -60,8 +60,8 @@ class Clock:
 
     def spent(self) -> float:
         """Seconds that the run has taken so far, the stage that is running included."""
-        running = self._trainings.seconds() if self._trainings.running else 0.0
-        return sum([*self._finished.values()]) + running  # a copy: the bar's thread asks, too
+        # A copy, as the bar's thread asks, too.
+        return sum([*self._finished.values()]) + self._trainings.seconds()
 
     def left(self) -> float:
         """Seconds that the run may still take; never fewer than its exports and report need."""

@@ -49,7 +49,7 @@ from tutelage.system.embedded import EMBEDDED, STUDENT, embedded_file
 from tutelage.system.errors import TutelageError
 from tutelage.system.ranks import alone
 from tutelage.training.batch import Step
-from tutelage.training.best import Best, first_look
+from tutelage.training.best import Best, look_at
 from tutelage.training.loader import Loader, Rows, Views, spaced
 
 SHARE = 0.25  # of the teacher's parameters that a cut student may have
@@ -280,7 +280,7 @@ def _mimic(
     strong = work.steps >= STRONG_STEPS or not pretrained
     if strong:
         after = _fit(run, student, step, loader, work, rate, best)
-        left -= first_look(work.steps)
+        left -= look_at(1, work.steps)
     again = strong and best.in_vain and left > 0
     if again or not strong:
         rate, best = LOWER * rate, Best(measure, trial=2)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from tutelage.losses import cross_entropy, kd_loss
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
-from tutelage.system.errors import TutelageError
 from tutelage.training.batch import Batch, Metrics
 from tutelage.training.together import whole
 
@@ -50,7 +49,7 @@ class DistillationStep:
 
 
 class Teachers:
-    """Frozen snapshots of one or more models, whose mean the student mimics.
+    """Frozen snapshots of one or more models of the same classes, whose mean the student mimics.
 
     The logits are the log of the mean of the models' calibrated probabilities, each model at its
     own resolution, normalisation and temperature (averaged as in Hinton et al. 2015, section 3).
@@ -59,7 +58,6 @@ class Teachers:
 
     def __init__(self, models: Sequence[Classifier]) -> None:
         """Take the snapshots; each runs on the device that its model is on."""
-        _require_same_classes(models)
         # The side of the view that each model wants, and each alone: views -> logits (B, K).
         self.sizes = tuple(model.spec.input_size for model in models)
         self.members = tuple(_calibrated(model) for model in models)
@@ -79,13 +77,3 @@ def mean_logits(logits: Sequence[Tensor]) -> Tensor:
     # Log-softmax of half precision would round away small probabilities.
     log_probs = torch.stack([torch.log_softmax(each.float(), dim=1) for each in logits])
     return log_probs.logsumexp(dim=0) - math.log(len(logits))
-
-
-def _require_same_classes(models: Sequence[Classifier]) -> None:
-    first = models[0].spec.classes
-    for number, model in enumerate(models[1:], start=2):
-        if model.spec.classes != first:
-            raise TutelageError(
-                f"teacher {number} knows {', '.join(model.spec.classes)}, the first knows "
-                f"{', '.join(first)}; all must know the same classes in the same order"
-            )

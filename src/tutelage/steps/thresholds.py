@@ -79,16 +79,11 @@ class FreeMatch(nn.Module):
     histogram: Tensor
 
     def __init__(
-        self,
-        n_classes: int,
-        *,
-        momentum: float = 0.999,
-        fairness_weight: float = 0.01,
-        device: torch.device | None = None,
+        self, n_classes: int, *, momentum: float = 0.999, device: torch.device | None = None
     ) -> None:
-        """All statistics start at 1 / K; the defaults are the authors'."""
+        """All statistics start at 1 / K; the momentum is the authors', if none is given."""
         super().__init__()
-        self.momentum, self.fairness_weight = momentum, fairness_weight
+        self.momentum = momentum
         uniform = torch.full((n_classes,), 1 / n_classes, device=device)
         self.register_buffer("confidence", uniform[0].clone())
         self.register_buffer("marginal", uniform)
@@ -104,9 +99,8 @@ class FreeMatch(nn.Module):
         return Targets(weak.aligned, confident(weak.aligned, thresholds))
 
     def fairness(self, strong_logits: Tensor, used: Tensor) -> Tensor:
-        """``fairness_weight`` times the self-adaptive fairness loss."""
-        loss = fairness_loss(strong_logits, used, self.marginal, self.histogram)
-        return self.fairness_weight * loss
+        """The self-adaptive fairness loss, with the authors' weight."""
+        return 0.01 * fairness_loss(strong_logits, used, self.marginal, self.histogram)
 
 
 def adaptive_thresholds(confidence: Tensor, marginal: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Best:
 
     def after(self, step: int, steps: int, model: Classifier) -> None:
         """Look at the model if it is time to, after one step of so many."""
-        if step in [_look_at(number, steps) for number in range(1, LOOKS + 1)]:
+        if step in [look_at(number, steps) for number in range(1, LOOKS + 1)]:
             self._look(model)
 
     def _look(self, model: Classifier) -> None:
@@ -62,10 +62,6 @@ class Best:
         self._state = {n.removeprefix("model."): t for n, t in state.items() if n != "measured"}
 
 
-def first_look(steps: int) -> int:
-    """The step after which a training of so many steps is looked at first."""
-    return _look_at(1, steps)
-
-
-def _look_at(number: int, steps: int) -> int:
+def look_at(number: int, steps: int) -> int:
+    """After which of so many steps a model is looked at for this time."""
     return -(-steps * number // LOOKS)

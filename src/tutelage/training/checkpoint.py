@@ -44,21 +44,17 @@ class Trainings:
     def __init__(self, every: float, say: Callable[[str], None]) -> None:
         """Save every ``every`` seconds, or after each step if 0; ``say`` reports damaged files."""
         self.every, self.say = every, say
-        self._folder: Path | None = None
-        self._stage = ""
-        self._count = 0
-        self._began = time.monotonic()
+        self._stage: Path | None = None
+        self._count, self._began = 0, 0.0
 
     @contextmanager
     def of(self, stage: Path) -> Iterator[Callable[[], float]]:
         """While a stage that will be kept in the folder ``stage`` runs; yields ``seconds``."""
-        before = self._folder, self._stage, self._count, self._began
-        self._folder, self._stage, self._count = _beside(stage), stage.name, 0
-        self._began = time.monotonic()
+        self._stage, self._count, self._began = stage, 0, time.monotonic()
         try:
             yield self.seconds
         finally:
-            self._folder, self._stage, self._count, self._began = before
+            self._stage = None
 
     def forget(self, stage: Path) -> None:
         """Delete the checkpoints of a stage that is kept."""
@@ -69,20 +65,15 @@ class Trainings:
 
         A stage repeats its trainings in the same order.
         """
-        if self._folder is None:
+        if self._stage is None:
             return None
         self._count += 1
-        folder = self._folder / str(self._count)
-        return Checkpoints(folder, self, name=f"{self._stage}, training {self._count}")
-
-    @property
-    def running(self) -> bool:
-        """Whether a stage is running."""
-        return self._folder is not None
+        name = f"{self._stage.name}, training {self._count}"
+        return Checkpoints(_beside(self._stage) / str(self._count), self, name=name)
 
     def seconds(self) -> float:
-        """Seconds that the stage has taken so far, including those before it was cut off."""
-        return time.monotonic() - self._began
+        """Seconds of the stage that is running so far, also those before it was cut off, or 0."""
+        return 0.0 if self._stage is None else time.monotonic() - self._began
 
     def credit(self, seconds: float) -> None:
         """Count the seconds that the stage had taken before it went on from a checkpoint."""

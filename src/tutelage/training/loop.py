@@ -86,7 +86,9 @@ def train(
     training = Training(
         model, EMA(model, config.ema_decay), optimizer, step, pace or Pace(config.steps), best
     )
-    number = done = training.begin() if resumed is None else training.restore(resumed)
+    number = done = 0 if resumed is None else training.restore(resumed)
+    if best is not None and resumed is None:
+        best.begin(training.ema.model)
     learner = parallel(model)
     whole = config.schedule_steps or config.steps
     warmup = max(1, round(config.warmup * whole))
@@ -146,11 +148,6 @@ class Training:
     best: Best | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
-    @property
-    def on_cuda(self) -> bool:
-        """Whether it runs on a GPU, whose own generator then draws the noise."""
-        return self.trained[0].is_cuda
-
     def goes_on(self, number: int) -> bool:
         """Whether step ``number`` is to be made."""
         return number <= self.pace.steps and not (self.best is not None and self.best.in_vain)
@@ -161,19 +158,13 @@ class Training:
         if self.best is not None:
             self.best.after(number, self.pace.steps, self.ema.model)
 
-    def begin(self) -> int:
-        """Look at the model before its first step; no step is made by then."""
-        if self.best is not None:
-            self.best.begin(self.ema.model)
-        return 0
-
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and facts for a checkpoint: weights, average, moments, generators, statistics.
 
         The schedule and the order of the images are functions of the step's number.
         """
         tensors = {"generator": torch.get_rng_state()}
-        if self.on_cuda:
+        if self.trained[0].is_cuda:  # whose own generator then draws the noise
             tensors["generator.cuda"] = torch.cuda.get_rng_state()
         remembered = self.step.state_dict() if hasattr(self.step, "state_dict") else {}
         parts = {
@@ -208,7 +199,7 @@ class Training:
                 like = parameter if value.shape == parameter.shape else value
                 self.optimizer.state[parameter][name] = torch.empty_like(like).copy_(value)
         torch.set_rng_state(saved.tensors["generator"])
-        if self.on_cuda and "generator.cuda" in saved.tensors:
+        if self.trained[0].is_cuda and "generator.cuda" in saved.tensors:
             torch.cuda.set_rng_state(saved.tensors["generator.cuda"])
         self.history = list(saved.facts["history"])
         return saved.step

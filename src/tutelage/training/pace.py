@@ -61,24 +61,18 @@ class Pace:
 
     def after(self, step: int) -> None:
         """Note that ``step`` is done; at some steps, decide how many there are in all."""
-        self._count()
+        if self._allowed is not None:
+            now = self._clock()
+            self._made += 1
+            if self._made > WARMING:
+                self._times.append(now - self._last)
+            self._last = now
         known = dict(self._decided)
+        check = step == FIRST_CHECK or step % max(FIRST_CHECK, self._planned // CHECKS) == 0
         if step in known:
             self._shorten(step, known[step])
-        elif step > max(known, default=0) and self._is_check(step):
+        elif check and step > max(known, default=0):
             self._decide(step)
-
-    def _count(self) -> None:
-        if self._allowed is None:
-            return
-        now = self._clock()
-        self._made += 1
-        if self._made > WARMING:
-            self._times.append(now - self._last)
-        self._last = now
-
-    def _is_check(self, step: int) -> bool:
-        return step == FIRST_CHECK or step % max(FIRST_CHECK, self._planned // CHECKS) == 0
 
     def _decide(self, step: int) -> None:
         """Make fewer steps, but at least one more, if the time is not enough for those left."""
