@@ -57,7 +57,7 @@ def made(monkeypatch):
     def kept(self, plan, stop):
         filled = fill(self, plan, stop)
         if filled is not None:
-            found.append(weakref.ref(filled[1].pixels))
+            found.append(weakref.ref(filled[1][1]))
         return filled
 
     monkeypatch.setattr(StreamedImages, "_fill", kept)

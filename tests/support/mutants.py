@@ -285,14 +285,14 @@ def try_tar(name: str, data: bytes, folder: Path) -> str:
 
     file = io.BytesIO(data)
     try:
-        index = index_tar(file, "pool.tar")
-        found = tar_images(index.members)
+        members, refusals = index_tar(file, "pool.tar")
+        found = tar_images(members)
         for _image, label in found:
             if label is not None:
                 label_of(label, read_member(file, label))
     except TutelageError as error:
         return str(error) or "no reason"
-    refused = [reason or "no reason" for _, reason in index.refused]
+    refused = [reason or "no reason" for _, reason in refusals]
     of_images = _unreadable(lambda i: read_member(file, found[i][0]), len(found), folder)
     return next(iter(refused), of_images)
 

@@ -319,14 +319,14 @@ def _suffix(name: str) -> str:
 
 def _in_tar(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
     """The images of a tar in its order, then the members that are refused."""
-    index = index_tar(file, name)
-    images = [image for image, _label in tar_images(index.members)]
-    if not images and not index.refused:
+    members, refused = index_tar(file, name)
+    images = [image for image, _label in tar_images(members)]
+    if not images and not refused:
         raise TutelageError(f"{name} has no images")
     lock = threading.Lock()
     return itertools.chain(
         ((image.name, partial(_member, file, lock, image)) for image in images),
-        ((member, partial(_refuse, reason)) for member, reason in index.refused),
+        ((member, partial(_refuse, reason)) for member, reason in refused),
     )
 
 

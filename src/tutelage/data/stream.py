@@ -6,7 +6,6 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -25,22 +24,7 @@ _CHUNK = 128  # images decoded before a thread asks whether they are still wante
 
 Rows = NDArray[np.intp]
 Squash = Callable[[int], tuple[NDArray[np.uint8], float, str]]
-
-
-@dataclass(frozen=True, eq=False)
-class _Buffer:
-    """Canvases (n, C, C, 3) of n rows, ascending."""
-
-    rows: Rows
-    pixels: NDArray[np.uint8]
-
-    def find(self, rows: Rows) -> tuple[NDArray[np.bool_], Rows]:
-        """Which of ``rows`` are here, and where those are."""
-        if not len(self.rows):
-            return np.zeros(len(rows), dtype=bool), np.zeros(0, dtype=np.intp)
-        at = np.searchsorted(self.rows, rows).clip(max=len(self.rows) - 1)
-        here = self.rows[at] == rows
-        return here, at[here]
+_Buffer = tuple[Rows, NDArray[np.uint8]]  # n rows, ascending, and their canvases (n, C, C, 3)
 
 
 class StreamedImages:
@@ -150,21 +134,23 @@ class StreamedImages:
         if (coming := next(plan, None)) is None:
             return None
         count, rows = coming
-        return count, _Buffer(rows, self._take(rows, stop))
+        return count, (rows, self._take(rows, stop))
 
     def _take(self, rows: Rows, stop: threading.Event | None = None) -> NDArray[np.uint8]:
         """Canvases (n, C, C, 3); of no use once ``stop`` is set."""
         out = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
         missing = np.arange(len(rows))
-        if (held := self._held) is not None:
-            here, at = held.find(rows)
-            out[here] = held.pixels[at]
+        if (held := self._held) is not None and len(held[0]):
+            at = np.searchsorted(held[0], rows).clip(max=len(held[0]) - 1)
+            here = held[0][at] == rows
+            out[here] = held[1][at[here]]
             missing = np.flatnonzero(~here)
 
-        def work(at: int) -> None:
-            out[at], _, reason = self._squash(int(rows[at]))
+        def work(place: int) -> None:
+            row = int(rows[place])
+            out[place], _, reason = self._squash(row)
             if reason:
-                self._lost(int(rows[at]), reason)
+                self._lost(row, reason)
 
         for start in range(0, len(missing), _CHUNK):
             if stop is not None and stop.is_set():

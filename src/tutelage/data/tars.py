@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
@@ -52,17 +52,10 @@ class Member:
     size: int
 
 
-@dataclass(frozen=True)
-class Index:
-    """What a tar holds."""
+def index_tar(file: BinaryIO, where: str) -> tuple[list[Member], list[tuple[str, str]]]:
+    """A tar's regular files, in its order, and pairs (member, reason) of what is refused.
 
-    members: tuple[Member, ...]  # the regular files, in the order of the tar; names are unique
-    refused: tuple[tuple[str, str], ...]  # (member, reason); damage comes last
-
-
-def index_tar(file: BinaryIO, where: str) -> Index:
-    """List a tar's regular files with their places; TutelageError if it is none from its start on.
-
+    TutelageError if it is no tar from its start on.
     Absolute names, names with ``..``, links, devices, sparse files and a second member of the same
     name are refused one by one. In a tar that is cut off or damaged, everything before the damage
     is kept.
@@ -97,10 +90,10 @@ def index_tar(file: BinaryIO, where: str) -> Index:
         if not members and not refused:
             raise TutelageError(f"{where} is not a readable tar: {damage}") from damage
         refused.append((where, str(damage)))
-    return Index(tuple(members), tuple(refused))
+    return members, refused
 
 
-def tar_images(members: tuple[Member, ...]) -> list[tuple[Member, Member | None]]:
+def tar_images(members: Sequence[Member]) -> list[tuple[Member, Member | None]]:
     """The images in the order of the tar, each with the member of its label, if there is one.
 
     A key is the name up to the first dot of its last part, as in WebDataset. Where a key has
@@ -272,8 +265,8 @@ def _rows(
 
     try:
         with open(file, "rb") as opened:
-            index = index_tar(opened, name)
-            for image, labelled_by in tar_images(index.members):
+            members, refusals = index_tar(opened, name)
+            for image, labelled_by in tar_images(members):
                 label = ""
                 if labelled_by is not None and split:
                     try:
@@ -286,7 +279,7 @@ def _rows(
     except (TutelageError, OSError) as error:
         yield refused(name, str(error))
         return
-    for count, (member, reason) in enumerate(index.refused, start=1):
+    for count, (member, reason) in enumerate(refusals, start=1):
         # Numbered, because a refused name may be there again, or be that of a good member.
         yield refused(f"{name}#{count}: {member}", reason)
 
