@@ -1,4 +1,5 @@
 import io
+import itertools
 import struct
 import time
 import zlib
@@ -74,190 +75,6 @@ def tiff(values, bits, *, photometric=1, order="<"):
     return head + pixels + struct.pack(order + "H", len(tags)) + directory + bytes(4)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_every_format_gives_the_same_picture(kind):
-    data = encode(Image.fromarray(quadrants()), kind)
-    assert_close(decode(data), quadrants(), kind)
-    assert read_size(data) == (WIDTH, HEIGHT)
-
-
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
-def test_the_first_frame_page_or_photo_before_its_preview_counts(kind):
-    first, second = Image.fromarray(quadrants()), Image.new("RGB", (WIDTH, HEIGHT), "black")
-    data = encode(first, kind, save_all=True, append_images=[second])
-    assert_close(decode(data), quadrants(), "JPEG" if kind == "MPO" else kind)
-
-
-UPRIGHT_TO_STORED = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, 1),
-    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
-    8: lambda a: np.rot90(a, -1),
-}
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_undone_once(kind, orientation):
-    stored = np.ascontiguousarray(UPRIGHT_TO_STORED[orientation](quadrants()))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    assert_close(decode(encode(Image.fromarray(stored), kind, exif=exif)), quadrants(), kind)
-
-
-def test_orientation_of_a_compressed_tiff_and_of_16_bits():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    stored = np.rot90(quadrants())
-    data = encode(
-        Image.fromarray(np.ascontiguousarray(stored)), "TIFF", exif=exif, compression="tiff_lzw"
-    )
-    assert_close(decode(data), quadrants())
-    deep = np.ascontiguousarray(np.rot90(ramp(np.uint16, 65535)))
-    assert_close(
-        decode(encode(Image.fromarray(deep), "PNG", exif=exif))[..., 0], ramp(int, 65535) >> 8
-    )
-
-
-@pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_is_ignored(orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    assert_close(decode(encode(Image.fromarray(quadrants()), "PNG", exif=exif)), quadrants())
-
-
-def test_damaged_exif_leaves_the_pixels_alone():
-    data = encode(Image.fromarray(quadrants()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff junk")
-    assert_close(decode(data), quadrants(), "JPEG")
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_cmyk(kind):
-    data = encode(
-        Image.fromarray(quadrants()).convert("CMYK"),
-        kind,
-        **{"quality": 95} if kind == "JPEG" else {},
-    )
-    if kind == "JPEG":
-        assert b"Adobe" in data  # Adobe's marker: the inks are stored inverted
-    assert_close(decode(data), quadrants(), kind)
-
-
-def test_ink_in_cmyk_darkens():
-    ink = Image.new("CMYK", (8, 8), (0, 0, 0, 255))
-    assert decode(encode(ink, "JPEG")).max() < 10
-    assert decode(encode(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG")).min() > 245
-
-
-@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF"])
-def test_palette(kind):
-    image = Image.fromarray(quadrants()).convert("P", palette=Image.Palette.ADAPTIVE)
-    assert_close(decode(encode(image, kind)), quadrants())
-
-
-@pytest.mark.parametrize("transparency", [1, bytes([255, 0])])
-def test_palette_transparency_becomes_white(transparency):
-    image = Image.new("P", (4, 4), 0)
-    image.putpalette([*RED, *GREEN])
-    image.putpixel((2, 1), 1)
-    expected = np.full((4, 4, 3), RED, np.uint8)
-    expected[1, 2] = WHITE
-    assert_close(decode(encode(image, "PNG", transparency=transparency)), expected)
-
-
-def test_a_half_transparent_palette_is_mixed_with_white():
-    image = Image.new("P", (4, 4), 0)
-    image.putpalette([*RED, *GREEN])
-    assert decode(encode(image, "PNG", transparency=bytes([128])))[0, 0].tolist() == [255, 127, 127]
-
-
-def test_gif_transparency_becomes_white():
-    image = Image.new("P", (4, 4), 1)
-    image.putpalette([*RED, *GREEN])
-    assert_close(decode(encode(image, "GIF", transparency=1)), np.full((4, 4, 3), 255, np.uint8))
-
-
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_alpha_is_composited_on_white(kind):
-    rgba = np.dstack([quadrants(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
-    rgba[:, : WIDTH // 2, 3] = 0
-    expected = quadrants()
-    expected[:, : WIDTH // 2] = 255
-    options = {"lossless": True} if kind == "WEBP" else {}
-    assert_close(decode(encode(Image.fromarray(rgba), kind, **options)), expected)
-
-
-def test_grey_with_alpha():
-    image = Image.merge("LA", [Image.new("L", (5, 3), 40), Image.new("L", (5, 3), 0)])
-    assert decode(encode(image, "PNG")).min() == 255
-    image.putalpha(255)
-    assert_close(decode(encode(image, "PNG")), np.full((3, 5, 3), 40, np.uint8))
-
-
-@pytest.mark.parametrize(("mode", "key", "pixel"), [("L", 7, 7), ("RGB", RED, RED)])
-def test_a_colour_key_becomes_white(mode, key, pixel):
-    data = encode(Image.new(mode, (4, 4), pixel), "PNG", transparency=key)
-    assert decode(data).min() == 255
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP"])
-def test_grey_becomes_three_equal_channels(kind):
-    grey = ramp(np.uint8, 255)
-    found = decode(encode(Image.fromarray(grey), kind))
-    assert_close(found, np.dstack([grey] * 3), kind)
-    assert kind == "WEBP" or (found == found[..., :1]).all()
-
-
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF"])
-def test_one_bit(kind):
-    bits = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3 == 0
-    expected = np.dstack([bits.astype(np.uint8) * 255] * 3)
-    assert_close(decode(encode(Image.fromarray(bits), kind)), expected)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-@pytest.mark.parametrize("top", [65535, 4000])
-def test_16_bit_grey_keeps_the_high_byte(kind, top):
-    deep = ramp(np.uint16, top)
-    found = decode(encode(Image.fromarray(deep), kind))
-    assert_close(found, np.dstack([(deep >> 8).astype(np.uint8)] * 3))
-
-
-def test_16_bit_tiff_of_both_byte_orders_and_polarities():
-    deep = ramp(np.uint16, 65535)
-    expected = np.dstack([(deep >> 8).astype(np.uint8)] * 3)
-    assert_close(decode(tiff(deep, 16)), expected)
-    assert_close(decode(tiff(deep, 16, order=">")), expected)
-    assert_close(decode(tiff(deep, 16, photometric=0)), 255 - expected)
-
-
-def test_12_bit_tiff_uses_its_own_range():
-    deep = ramp(np.uint16, 4095)
-    assert_close(decode(tiff(deep, 12)), np.dstack([(deep >> 4).astype(np.uint8)] * 3))
-
-
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-@pytest.mark.parametrize(("low", "high"), [(0, 1_000_000), (-5, 5)])
-def test_32_bit_values_go_from_their_minimum_to_their_maximum(dtype, low, high):
-    values = (ramp(np.float64, high - low) + low).astype(dtype)
-    scaled = (values.astype(float) - values.min()) / (float(values.max()) - values.min())
-    found = decode(encode(Image.fromarray(values), "TIFF"))
-    assert_close(found, np.dstack([np.rint(scaled * 255).astype(np.uint8)] * 3))
-
-
-def test_float_with_nan_infinity_or_one_value():
-    values = np.array([[0.0, 0.5, 1.0], [np.nan, np.inf, -np.inf]], np.float32)
-    found = decode(encode(Image.fromarray(values), "TIFF"))
-    assert found[..., 0].tolist() == [[0, 128, 255], [0, 0, 0]]
-    same = np.full((3, 3), 0.7, np.float32)
-    assert decode(encode(Image.fromarray(same), "TIFF")).max() == 0
-    assert decode(encode(Image.fromarray(same * np.nan), "TIFF")).max() == 0
-
-
 def chunk(name, body):
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
@@ -270,11 +87,126 @@ def flat_png(width, height, *before_pixels):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_16_bit_colour_png():
+UPRIGHT_TO_STORED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: np.rot90(a, -1),
+}
+ALL = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+
+def turned(pixels, orientation, kind="PNG", **options):
+    """A file that says it must be turned to show these pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = UPRIGHT_TO_STORED.get(orientation, UPRIGHT_TO_STORED[1])(pixels)
+    return encode(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
+
+
+def scaled(values):
+    """Grey levels from the least to the greatest value."""
+    low, high = float(values.min()), float(values.max())
+    return np.rint((values.astype(float) - low) / (high - low) * 255).astype(np.uint8)
+
+
+def shown():
+    """What each kind of file shows: (name, bytes, pixels (H, W, 3) or grey (H, W), its format)."""
+    picture, black = Image.fromarray(quadrants()), Image.new("RGB", (WIDTH, HEIGHT), "black")
+    for kind in ALL:
+        yield "format", encode(picture, kind), quadrants(), kind
+        yield "grey", encode(Image.fromarray(ramp(np.uint8, 255)), kind), ramp(np.uint8, 255), kind
+    for kind in ("GIF", "PNG", "WEBP", "TIFF", "MPO"):  # the first frame, page or photo
+        data = encode(picture, kind, save_all=True, append_images=[black])
+        yield "frames", data, quadrants(), "JPEG" if kind == "MPO" else kind
+    for kind, orientation in itertools.product(("JPEG", "PNG", "WEBP", "TIFF"), range(1, 9)):
+        yield f"turn {orientation}", turned(quadrants(), orientation, kind), quadrants(), kind
+    for orientation in (0, 9, 65535):  # there is no such
+        yield f"turn {orientation}", turned(quadrants(), orientation), quadrants(), "PNG"
+    compressed = turned(quadrants(), 6, "TIFF", compression="tiff_lzw")
+    yield "turned and compressed", compressed, quadrants(), "TIFF"
+    deep = ramp(np.uint16, 65535)
+    yield "turned and 16 bits", turned(deep, 6), deep >> 8, "PNG"
+    junk = b"Exif\0\0II*\0\xff\xff\xff\xff junk"
+    yield "damaged EXIF", encode(picture, "JPEG", exif=junk), quadrants(), "JPEG"
+    # Adobe's marker in a JPEG says that the inks are stored inverted.
+    yield "CMYK", encode(picture.convert("CMYK"), "JPEG", quality=95), quadrants(), "JPEG"
+    yield "CMYK", encode(picture.convert("CMYK"), "TIFF"), quadrants(), "TIFF"
+    palette = picture.convert("P", palette=Image.Palette.ADAPTIVE)
+    bits = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3 == 0
+    for kind in ("PNG", "GIF", "BMP", "TIFF"):
+        yield "palette", encode(palette, kind), quadrants(), kind
+        yield "one bit", encode(Image.fromarray(bits), kind), bits * np.uint8(255), kind
+    two = Image.new("P", (4, 4), 0)
+    two.putpalette([*RED, *GREEN])
+    mixed = np.full((4, 4, 3), (255, 127, 127))
+    yield "half transparent", encode(two, "PNG", transparency=bytes([128])), mixed, "PNG"
+    two.putpixel((2, 1), 1)
+    expected = np.full((4, 4, 3), RED)
+    expected[1, 2] = WHITE
+    for clear, kind in ((1, "PNG"), (bytes([255, 0]), "PNG"), (1, "GIF")):
+        yield f"palette, {clear} clear", encode(two, kind, transparency=clear), expected, kind
+    rgba = np.dstack([quadrants(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    rgba[:, : WIDTH // 2, 3] = 0
+    half = quadrants()
+    half[:, : WIDTH // 2] = 255
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
+        yield "alpha", encode(Image.fromarray(rgba), kind, **options), half, "PNG"
+    for alpha, level in ((0, 255), (255, 40)):
+        grey = Image.merge("LA", [Image.new("L", (5, 3), 40), Image.new("L", (5, 3), alpha)])
+        yield f"grey, alpha {alpha}", encode(grey, "PNG"), np.full((3, 5), level), "PNG"
+    for mode, key in (("L", 7), ("RGB", RED)):
+        data = encode(Image.new(mode, (4, 4), key), "PNG", transparency=key)
+        yield f"{mode}, a colour clear", data, np.full((4, 4), 255), "PNG"
+    for kind, top in itertools.product(("PNG", "TIFF"), (65535, 4000)):
+        values = ramp(np.uint16, top)
+        yield f"16 bits to {top}", encode(Image.fromarray(values), kind), values >> 8, kind
+    yield "16 bits", tiff(deep, 16), deep >> 8, "TIFF"
+    yield "16 bits, big end first", tiff(deep, 16, order=">"), deep >> 8, "TIFF"
+    yield "16 bits, white is 0", tiff(deep, 16, photometric=0), 255 - (deep >> 8), "TIFF"
+    yield "12 bits", tiff(ramp(np.uint16, 4095), 12), ramp(np.uint16, 4095) >> 4, "TIFF"
+    for dtype, (low, high) in itertools.product((np.int32, np.float32), ((0, 1e6), (-5, 5))):
+        values = (ramp(np.float64, high - low) + low).astype(dtype)
+        data = encode(Image.fromarray(values), "TIFF")
+        yield f"{dtype.__name__} from {low}", data, scaled(values), "TIFF"
+    odd = np.array([[0.0, 0.5, 1.0], [np.nan, np.inf, -np.inf]], np.float32)
+    same = np.full((3, 3), 0.7, np.float32)
+    for name, values, levels in (
+        ("odd values", odd, [[0, 128, 255], [0, 0, 0]]),
+        ("one value", same, np.zeros((3, 3))),
+        ("no value", same * np.nan, np.zeros((3, 3))),
+    ):
+        yield name, encode(Image.fromarray(values), "TIFF"), np.array(levels), "TIFF"
     row = b"\0" + struct.pack(">6H", 0xFF00, 0x8000, 0, 0x0102, 0xFFFF, 0x7F00)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
     data += chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
-    assert decode(data).tolist() == [[[255, 128, 0], [1, 255, 127]]]
+    yield "16 bits of colour", data, np.array([[[255, 128, 0], [1, 255, 127]]]), "PNG"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "kind"),
+    [pytest.param(*of, id=f"{name}, {of[2]}, {i}") for i, (name, *of) in enumerate(shown())],
+)
+def test_a_file_shows_what_a_viewer_shows(data, expected, kind):
+    found = decode(data)
+    grey = expected.ndim == 2
+    assert_close(found, np.dstack([expected] * 3) if grey else expected, kind)
+    assert not grey or kind == "WEBP" or (found == found[..., :1]).all()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_size_is_in_the_header(kind):
+    assert read_size(encode(Image.fromarray(quadrants()), kind)) == (WIDTH, HEIGHT)
+
+
+def test_ink_in_cmyk_darkens():
+    for black, levels in ((255, range(10)), (0, range(246, 256))):
+        ink = decode(encode(Image.new("CMYK", (8, 8), (0, 0, 0, black)), "JPEG"))
+        assert {*ink.ravel().tolist()} <= {*levels}
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])

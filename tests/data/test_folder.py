@@ -54,29 +54,6 @@ def test_a_relative_root_and_a_text_path(tree, monkeypatch):
     assert read_catalog(".").names == read_catalog(str(tree)).names
 
 
-def test_a_bare_tree_means_train_and_may_have_a_pool(tmp_path):
-    put(tmp_path / "ants/a.jpg")
-    put(tmp_path / "bees/b.jpg")
-    put(tmp_path / "unlabelled/c.jpg")
-    assert by_name(read_catalog(tmp_path)) == {
-        "ants/a.jpg": ("ants", "train"),
-        "bees/b.jpg": ("bees", "train"),
-        "unlabelled/c.jpg": (None, "train"),
-    }
-
-
-def test_what_runs_write_beside_the_images_makes_no_class(tmp_path):
-    put(tmp_path / "a.jpg")
-    put(tmp_path / "chosen/suggested.html")
-    put(tmp_path / "runs/first/report.html")
-    catalog = read_catalog(tmp_path)
-    assert by_name(catalog) == {"a.jpg": (None, "train")}
-    put(tmp_path / "bees/b.jpg")
-    catalog = read_catalog(tmp_path)
-    assert by_name(catalog) == {"bees/b.jpg": ("bees", "train")}
-    assert "1 image outside a class folder" in " ".join(catalog.warnings)
-
-
 def test_what_is_called_like_an_image_is_listed_whatever_it_is(tree):
     os.mkfifo(tree / "train/ant/pipe.jpg")
     (tree / "train/ant/dangling.jpg").symlink_to("nowhere")
@@ -208,36 +185,6 @@ def test_results_among_the_classes_are_no_class(tmp_path: Path) -> None:
     assert catalog.classes == ("ant", "bee")
     assert "class folder runs holds no images: left out" in catalog.warnings[0]
     assert [*files_below(tmp_path / "runs" / "1", [])] != []  # asked for by name, they are read
-
-
-def test_what_is_left_out_is_counted(tree):
-    put(tree / "train/ant/notes.txt")
-    put(tree / "readme.md")
-    put(tree / "train/loose.jpg")
-    put(tree / "extra/x.jpg")
-    catalog = read_catalog(tree)
-    said = " ".join(catalog.warnings)
-    assert len(catalog) == 7
-    assert "2 other files are ignored" in said
-    assert "1 image outside a class folder" in said
-    assert "folder extra is left out" in said
-
-
-def test_hidden_files_and_folders_are_not_seen(tree):
-    before = read_catalog(tree)
-    put(tree / "train/ant/.a.jpg")
-    put(tree / "train/ant/._a.jpg")
-    put(tree / "train/.thumbs/a.jpg")
-    put(tree / "train/ant/.thumbs/a.jpg")
-    put(tree / ".git/x.jpg")
-    after = read_catalog(tree)
-    assert after.names == before.names
-    assert after.warnings == ()
-
-
-def test_images_that_cannot_be_decoded_are_listed_not_overlooked(tree):
-    put(tree / "train/ant/phone.HEIC")
-    assert "train/ant/phone.HEIC" in read_catalog(tree).names
 
 
 def test_links_to_files_and_class_folders_are_followed(tmp_path):

@@ -22,14 +22,38 @@ as the documentation says
     train/ant/1.png train/ant/2.png train/bee/3.png test/ant/4.png test/bee/5.png
     = train: 2 ant, 1 bee; test: 1 ant, 1 bee
 
-split names with capitals
-    Train/ant/1.png Train/ant/2.png Train/bee/3.png Test/ant/4.png Test/bee/5.png
-    = train: 2 ant, 1 bee; test: 1 ant, 1 bee
-
 all other split names
     Validation/ant/6.png Validation/bee/7.png UNLABELED/8.png training/unlabelled/9.png
     training/ant/1.png training/ant/2.png training/bee/3.png testing/ant/4.png testing/bee/5.png
     = train: 2 ant, 1 bee, 2 -; val: 1 ant, 1 bee; test: 1 ant, 1 bee
+
+a bare tree with a pool
+    ants/a.png bees/b.png unlabelled/c.png
+    = train: 1 ants, 1 bees, 1 -
+
+what runs write beside images makes no class
+    a.png
+    chosen/suggested.html:
+    runs/first/report.html:
+    = train: 1 -
+    - class folder chosen holds no images: left out; add some or delete it
+    - class folder runs holds no images: left out; add some or delete it
+    - 2 other files are ignored (first: ROOT/chosen/suggested.html)
+
+what is left out is counted
+    train/ant/1.png train/loose.png extra/x.png
+    train/ant/notes.txt:
+    readme.md:
+    = train: 1 ant
+    - folder extra is left out: beside train only unlabeled, val and test are read
+    - 1 image outside a class folder (first: ROOT/train/loose.png): left out; move such images
+      into a class folder or into unlabeled
+    - 2 other files are ignored (first: ROOT/readme.md)
+
+hidden files and folders are not seen, but what cannot be decoded is
+    train/ant/1.png train/ant/phone.HEIC train/ant/.a.jpg train/ant/._a.jpg train/.thumbs/a.jpg
+    train/ant/.thumbs/a.jpg .git/x.jpg
+    = train: 2 ant
 
 two folders for one split
     Train/ant/1.png Train/ant/2.png Train/bee/3.png training/ant/4.png training/bee/5.png
@@ -43,11 +67,6 @@ roboflow folder
     README.roboflow.txt: ants - v1
     = train: 2 ant, 1 bee; val: 1 ant; test: 1 ant, 1 bee
     - 2 other files are ignored (first: ROOT/README.dataset.txt)
-
-ultralytics classification
-    val/ant/6.png val/bee/7.png train/ant/1.png train/ant/2.png train/bee/3.png test/ant/4.png
-    test/bee/5.png
-    = train: 2 ant, 1 bee; val: 1 ant, 1 bee; test: 1 ant, 1 bee
 
 wrapper folder
     __MACOSX/dataset/train/ant/1.png dataset/train/ant/1.png dataset/train/ant/2.png
@@ -114,13 +133,6 @@ yolo boxes
       COCO); tutelage learns one class for each image. Put the images into class folders
       (train/<class>/*.jpg), or give a table with the columns image and label
 
-ultralytics boxes
-    images/train/1.png images/val/2.png
-    labels/train/1.txt: 0 0.5 0.5 0.1 0.1
-    ! ROOT holds images and labels, which look like boxes or masks of objects (YOLO, VOC, COCO);
-      tutelage learns one class for each image. Put the images into class folders
-      (train/<class>/*.jpg), or give a table with the columns image and label
-
 voc
     VOC2012/JPEGImages/1.png
     VOC2012/Annotations/1.xml: <annotation/>
@@ -138,11 +150,6 @@ zip file
     photos.zip:
     < photos.zip
     ! ROOT/photos.zip is packed; unpack it first, and give the folder
-
-tar gz
-    photos.tar.gz:
-    < photos.tar.gz
-    ! ROOT/photos.tar.gz is packed; unpack it first, and give the folder
 
 folder of a zip
     photos.zip:
@@ -193,12 +200,6 @@ a slip beside test
     unlabled/1.png test/ant/3.png
     ! ROOT holds class folders and a folder test; move the class folders into ROOT/train (a
       class must not be called test); did you mean unlabeled by unlabled?
-
-csv with other column names
-    1.png 2.png 3.png
-    x.csv: Filename,Class | 1.png,ant | 2.png,ant | 3.png,bee
-    < x.csv
-    = train: 2 ant, 1 bee
 
 kaggle birds
     train/ANT/1.png valid/BEE/2.png test/ANT/3.png
@@ -333,13 +334,6 @@ a label that may mean none
     < x.csv
     ! ROOT/x.csv: column label holds 'NA' in 1 rows; if that means no label, leave these cells
       empty, and if it is a class, give it another name
-
-labels that differ in case
-    1.png 2.png
-    x.csv: image,label | 1.png,Ant | 2.png,ant
-    < x.csv
-    ! ROOT/x.csv: the classes 'Ant' and 'ant' differ only in case or spaces; give both the same
-      name, or one of them another
 
 a spreadsheet
     labels.xlsx:
