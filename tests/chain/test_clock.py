@@ -157,14 +157,9 @@ def test_a_killed_run_makes_the_same_steps(tmp_path: Path, watch: Time) -> None:
     assert found == [found[0]] * 3
 
 
-def test_arms_and_runs_without_a_limit_make_all_steps(tmp_path: Path, watch: Time) -> None:
-    clock, trainings = begun(tmp_path / "arm", watch)
-    with clock.unbound(), trainings.of(tmp_path / "arm" / "stages" / "fine-tune"):
-        arm = paced(clock, trainings, tmp_path, Share(0.5, 0.0))
-    assert steps_of(arm, watch, 100.0) == 200
-    with trainings.of(tmp_path / "arm" / "stages" / "student"):
-        student = paced(clock, trainings, tmp_path, Share(0.5, 0.0))
-        assert steps_of(student, watch, 100.0) < 200
+def test_arms_without_a_share_and_runs_without_a_limit_make_all_steps(
+    tmp_path: Path, watch: Time
+) -> None:
     clock, trainings = begun(tmp_path / "run", watch, budget=float("inf"))
     with trainings.of(tmp_path / "run" / "stages" / "student"):
         unlimited = paced(clock, trainings, tmp_path, Share(0.5, 0.0))

@@ -32,7 +32,7 @@ def done(
     comparison: Comparison | None = None,
 ) -> types.Finished:
     nothing = types.Beliefs([None], np.zeros((0, 2)))
-    outcome = types.Outcome(SimpleNamespace(), nothing, True, labels)  # type: ignore[arg-type]
+    outcome = types.Outcome(SimpleNamespace(), nothing, True, labels)
     return types.Finished(name, accepted, "a reason", 1.0, comparison, outcome)
 
 
@@ -97,14 +97,13 @@ def test_held_out_answers_are_the_models_own_or_its_teachers() -> None:
 
     def stage(name: str, judged: np.ndarray, *, accepted: bool = True) -> types.Finished:
         model = SimpleNamespace(spec=SimpleNamespace(temperature=2.0))
-        outcome = types.Outcome(model, types.Beliefs([None], judged), True)  # type: ignore[arg-type]
+        outcome = types.Outcome(model, types.Beliefs([None], judged), True)
         return types.Finished(name, accepted, "", 1.0, None, outcome)
 
     nothing = np.full((3, 2), np.nan)
     probe, student = stage("probe", logits), stage("student", nothing)
     rejected = stage("transfer", -logits, accepted=False)
     found = evidence.held_out([probe, rejected, student], labels)
-    assert found is not None
     assert found.labels.tolist() == [0, 1]
     np.testing.assert_allclose(found.probs[:, 0], 1 / (1 + np.exp([-1.0, 0.5])))
     assert evidence.held_out([probe], labels) is not None

@@ -48,61 +48,45 @@ def test_images_that_can_be_read_no_more_do_not_stop_the_end_of_a_run(photos: Pa
 FIGURES = {"n": 20, "accuracy": 0.95, "accuracy_ci95": [0.764, 0.991], "majority": 0.5}
 
 
-@pytest.mark.parametrize(
-    ("test", "heading", "rows"),
-    [
-        (FIGURES, "correct on test images, with 95% intervals:", 2),
-        (None, "correct on held-out labels, with 95% intervals:", 2),
-    ],
-)
+def summary(
+    capsys: pytest.CaptureFixture[str], result: Any, skipped: int = 0, against: Any = None
+) -> list[str]:
+    """The lines that a run in the folder "r" prints in the end."""
+    reasons = {str(number): "cut short" for number in range(skipped)}
+    run: Any = SimpleNamespace(console=Console(), store=SimpleNamespace(reasons=reasons),
+                               folder=SimpleNamespace(path=Path("r")))  # fmt: skip
+    finish._say_summary(run, result, [], against)
+    return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(("test", "images"), [(FIGURES, "test images"), (None, "held-out labels")])
 def test_the_summary_says_how_often_the_model_is_right(
-    test: Any, heading: str, rows: int, capsys: pytest.CaptureFixture[str]
+    test: Any, images: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The student has no held-out figures: nothing judges it but the test."""
     stages = [
         {"name": "probe", "accepted": False, "val": FIGURES, "test": test},
         {"name": "student", "accepted": True, "val": None, "test": test},
     ]
-    run: Any = SimpleNamespace(
-        console=Console(), store=SimpleNamespace(reasons={}), folder=SimpleNamespace(path=Path("r"))
+    heading, baseline, probe, _, use, report = summary(
+        capsys, {"stages": stages, "teacher": stages[0]}
     )
-    finish._say_summary(run, {"stages": stages, "teacher": stages[0]}, [], None)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == heading
-    assert lines[1].split() == ["baseline", "50.0%", "(always", "the", "most", "frequent", "class)"]
-    assert lines[2].split() == ["probe", "95.0%", "[76.4%,", "99.1%]", "of", "20", "(rejected)"]
-    assert len(lines) == 2 + rows + 2
+    assert heading == f"correct on {images}, with 95% intervals:"
+    assert baseline.split() == ["baseline", "50.0%", "(always", "the", "most", "frequent", "class)"]
+    assert probe.split() == ["probe", "95.0%", "[76.4%,", "99.1%]", "of", "20", "(rejected)"]
     teacher = Path("r") / "teacher"
-    use = f"to use it: tutelage predict r IMAGES (the student; {teacher} is the teacher)"
-    assert lines[-2] == use
-    assert lines[-1] == f"report: {Path('r') / 'report.html'}"
+    assert use == f"to use it: tutelage predict r IMAGES (the student; {teacher} is the teacher)"
+    assert report == f"report: {Path('r') / 'report.html'}"
 
 
-def test_the_summary_says_what_the_student_lost_in_the_reports_words(
+def test_the_summary_says_what_the_student_lost_and_what_was_skipped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run: Any = SimpleNamespace(
-        console=Console(), store=SimpleNamespace(reasons={}), folder=SimpleNamespace(path=Path("r"))
-    )
     for lost in (True, False):
-        finish._say_summary(run, {"stages": []}, [], AgainstTeacher(lost, "4 more wrong."))
-        assert ("4 more wrong." in capsys.readouterr().err.splitlines()) is lost
-
-
-@pytest.mark.parametrize(
-    ("count", "said"),
-    [(1, "1 unreadable image was skipped"), (2, "2 unreadable images were skipped")],
-)
-def test_the_summary_counts_skipped_images(
-    count: int, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run: Any = SimpleNamespace(
-        console=Console(),
-        store=SimpleNamespace(reasons={str(number): "cut short" for number in range(count)}),
-        folder=SimpleNamespace(path=Path("r")),
-    )
-    finish._say_summary(run, {"stages": []}, [], None)
-    assert f"  {said} (skipped.csv)" in capsys.readouterr().err.splitlines()
+        said = summary(capsys, {"stages": []}, against=AgainstTeacher(lost, "4 more wrong."))
+        assert ("4 more wrong." in said) is lost
+    for count, words in ((1, "1 unreadable image was"), (2, "2 unreadable images were")):
+        assert f"  {words} skipped (skipped.csv)" in summary(capsys, {"stages": []}, count)
 
 
 # --- what `tutelage watch` compares with

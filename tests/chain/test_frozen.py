@@ -241,7 +241,6 @@ def test_a_round_learns_from_what_its_chain_believes(
     believed = pool.label_pool(run, teacher.beliefs, temperature, chain.detections)
     outcome = frozen.self_train(run, chain.features, teacher.choice, believed)
     labels = outcome.pseudo_labels
-    assert labels is not None
     assert labels.accepted.all()
     assert outcome.choice == teacher.choice
     assert outcome.beliefs.known.all()
@@ -252,7 +251,6 @@ def test_a_round_learns_from_what_its_chain_believes(
         teacher.beliefs.judged,
     )
     turned = checks.label_pool(run, chain, opposite)[0]
-    assert turned is not None
     assert (turned.labels != labels.labels).mean() > 0.5
 
 
@@ -297,7 +295,7 @@ def test_a_training_goes_on_from_the_first_trunks_own_head(
     alone, features = chain.trainee
     assert alone.base.spec.architecture == "test_efficientnet"
     for name in features.metrics:
-        none: list[Any] = [None] * len(run.task.folds)
+        none = [None] * len(run.task.folds)
         head = frozen.fit_fold_heads(alone, features, {**frozen.PLAIN, "metric": name}, none)[0]
         start = frozen.with_head(alone.base, head)
         found = evaluation_look(run.task.canvases, run.task.pool, start, run.device)

@@ -166,7 +166,6 @@ def _observed(
     if name == "checkpoint_seconds":
         with run.trainings.of(run.folder.stages / "transfer"):
             checkpoints = run.trainings.next()
-            assert checkpoints is not None
             return str(checkpoints.due())
     if name in OF["prepare"]:
         return _text(run.split.roles, dataclasses.astuple(run.plan)[1:], run.base.spec)

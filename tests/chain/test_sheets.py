@@ -22,7 +22,7 @@ from tutelage.stats.unknown import Detection
 
 def done(name: str, labels: PseudoLabels | None = None, *, accepted: bool = True) -> types.Finished:
     nothing = types.Beliefs([None], np.zeros((0, 2)))
-    outcome = types.Outcome(SimpleNamespace(), nothing, True, labels)  # type: ignore[arg-type]
+    outcome = types.Outcome(SimpleNamespace(), nothing, True, labels)
     return types.Finished(name, accepted, "a reason", 1.0, None, outcome)
 
 

@@ -51,8 +51,6 @@ def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
     assert np.flatnonzero(first.beliefs.known).tolist() == sorted(held_out.tolist())
     assert first.beliefs.pool == [None] * 5  # none comes after it that would ask
     assert not first.frozen
-    assert labels[0] is not None
-    assert first.pseudo_labels is not None
     assert first.pseudo_labels.accepted.sum() == min(labels[0].accepted.sum(), 3 * 7)
     assert not (first.pseudo_labels.accepted & ~labels[0].accepted).any()
     for name, value in run.base.state_dict().items():
@@ -97,8 +95,6 @@ def test_the_pool_is_labelled_anew_between_the_legs(
     first, second, third = (loader.streams[1][0].targets.numpy() for _, _, loader, _ in fits)
     assert np.abs(first - second).max() > 1e-4
     assert np.abs(second - third).max() > 1e-4
-    assert labels[0] is not None
-    assert outcome.pseudo_labels is not None
     taken = outcome.pseudo_labels.accepted
     assert 0 < taken.sum() <= 2 * 7  # what a leg has the time for
     for _, _, loader, _ in fits:
@@ -115,7 +111,6 @@ def test_without_held_out_labels_the_model_is_as_sure_as_its_pseudo_labels(
     run = run.on(folds=run.task.folds[:1])
     heads = frozen.fit_fold_heads(run, chain.features, teacher.choice, [None])
     work = Work("trained", steps=1, batch_size=8, size=32)
-    assert teacher.beliefs.pool[0] is not None
     sure, unsure = (
         select(softmax(teacher.beliefs.pool[0], temperature)) for temperature in (0.5, 4.0)
     )
@@ -131,14 +126,11 @@ def test_a_model_that_is_its_teacher_inherits_its_threshold_as_it_is(
 ) -> None:
     teacher = frozen.transfer(run, chain.features)
     model = copy.deepcopy(teacher.model)
-    threshold = teacher.model.spec.unknown_threshold
-    assert threshold is not None
     logits = answers.clean_logits(run, model, run.task.pool, views=1)
     middle = float(np.sort(energy(logits))[len(logits) // 2])  # where many energies lie
     answers.set_calibration(teacher.model, 1.0, middle)
     answers.inherit_threshold(run, model, teacher.model)
     found = model.spec.unknown_threshold
-    assert found is not None
     assert ((energy(logits) > found) == (energy(logits) > middle)).all()
 
 
@@ -164,7 +156,7 @@ def test_a_fold_takes_half_the_steps(
 def test_only_online_rounds_learn_the_statistics_of_norms(
     kind: Any, run: types.Run, chain: pipeline.Pipeline
 ) -> None:
-    none: list[Any] = [None] * len(run.task.folds)
+    none = [None] * len(run.task.folds)
     teacher = frozen.transfer(run, chain.features)
     labels = checks.label_pool(run, chain, teacher.beliefs) if kind != "labels alone" else none
     heads = frozen.fit_fold_heads(run, chain.features, teacher.choice, none)
@@ -181,7 +173,7 @@ def test_only_online_rounds_learn_the_statistics_of_norms(
 def test_first_stages_stay_where_the_work_says_so_but_random_ones_learn(
     run: types.Run, chain: pipeline.Pipeline
 ) -> None:
-    none: list[Any] = [None] * len(run.task.folds)
+    none = [None] * len(run.task.folds)
     choice = {"metric": "plain", "strength": 3.0}
     heads = frozen.fit_fold_heads(run, chain.features, choice, none)
     run = run.on(folds=run.task.folds[:1])
@@ -281,7 +273,7 @@ def test_held_out_labels_are_not_trained_on(
         frozen.Head(torch.zeros_like(run.base.head.weight), torch.zeros(2)) for _ in task.folds
     ]
     work = Work("trained", steps=2, batch_size=8, size=32)
-    none: list[Any] = [None] * len(heads)
+    none = [None] * len(heads)
     trained.train_trunk(run, heads, none, work, "transfer", judged_folds=1)
     assert len(fits) == 2
     held_out = set(task.judged[task.folds[1].judges].tolist())

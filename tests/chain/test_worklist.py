@@ -41,7 +41,6 @@ def test_every_training_image_is_listed_once(taught: pipeline.Pipeline) -> None:
     assert all(row["label"] != row["other"] for row in rows)
     # The pool's labels are those of the teacher.
     pool = taught.teacher.outcome.beliefs.pool[0]
-    assert pool is not None
     assert [row["label"] for row in rows[n:]] == [run.catalog.classes[k] for k in pool.argmax(1)]
     facts = json.loads((run.folder.path / "review.json").read_text())
     assert facts["classes"] == list(run.catalog.classes)
@@ -71,7 +70,7 @@ def test_a_teacher_that_labelled_the_pool_as_it_learned_is_asked_about_it(
 
     def noted(*arguments: object) -> object:
         asked.append(arguments[1])
-        return look(*arguments)  # type: ignore[arg-type]
+        return look(*arguments)
 
     monkeypatch.setattr(pipeline, "clean_logits", noted)
     outcome.beliefs.pool[0] = None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,7 +50,6 @@ class Clock:
         self._folder, self._trainings, self._console = folder, trainings, console
         self.budget, self._after = budget, after
         self._finished: dict[str, float] = {}
-        self._unbound = False
         self._ending: float | None = None  # when the exports began
 
     def count(self, name: str, seconds: float) -> None:
@@ -82,22 +80,12 @@ class Clock:
             return left < 0
         return left - self._after < LEAST * (work.seconds + plan.student.seconds)
 
-    @contextmanager
-    def unbound(self) -> Iterator[None]:
-        """Shorten nothing meanwhile: what is trained is to be compared with the chain."""
-        self._unbound = True
-        try:
-            yield
-        finally:
-            self._unbound = False
-
     def pace(self, checkpoints: Checkpoints | None, steps: int, share: Share | None) -> Pace:
         """The pace of a training, whose name is that of its ``checkpoints``.
 
         Without a share it makes all its steps.
         """
-        unbound = self._unbound or math.isinf(self.budget)
-        if checkpoints is None or share is None or not share.step or unbound:
+        if checkpoints is None or share is None or not share.step or math.isinf(self.budget):
             return Pace(steps)
         name = checkpoints.name
         allowed, keep = partial(self._allowed, share), partial(self._keep, name)

@@ -67,7 +67,6 @@ def class_sheets(
     """
     accepted = [done.name for done in finished if done.accepted]
     test = tested.get(accepted[-1]) if accepted else None
-    judged = None if test is None else (accepted[-1], test)
     latest = latest_round(finished)
     classes = np.arange(len(run.catalog.classes))
     if len(classes) > CLASSES and test is not None:
@@ -75,48 +74,38 @@ def class_sheets(
         classes = np.argsort(-wrong, kind="stable")
     out = []
     for k in classes[:CLASSES]:
-        of_class = [*_tested_sheets(run, rows, judged, k), *_pseudo_sheets(run, latest, k)]
+        of_class, score = [], ""
+        if test is not None and (own := test.labels == k).any():
+            of_class = _tested_sheets(run, rows, accepted[-1], test, k)
+            wrong_ones = (own & ~test.correct).sum()
+            score = f"{wrong_ones} of {counted(int(own.sum()), 'test image')} wrong"
+        if latest is not None:
+            of_class += _pseudo_sheets(run, *latest, k)
         if of_class:
-            out.append(ClassSheets(run.catalog.classes[k], of_class, _score(test, k)))
+            out.append(ClassSheets(run.catalog.classes[k], of_class, score))
     return out
 
 
-def _score(test: StageTest | None, k: int) -> str:
-    if test is None or not (own := test.labels == k).any():
-        return ""
-    return f"{(own & ~test.correct).sum()} of {counted(int(own.sum()), 'test image')} wrong"
-
-
-def _tested_sheets(
-    run: Run, rows: Rows, tested: tuple[str, StageTest] | None, k: int
-) -> list[Sheet]:
+def _tested_sheets(run: Run, rows: Rows, name: str, test: StageTest, k: int) -> list[Sheet]:
     """Test images of a class: those that the model got wrong, and some that it got right."""
-    if tested is None:
-        return []
-    name, test = tested
     who = f"the {name}" if name == "student" else name
-    classes = run.catalog.classes
-    sure, predicted = test.probs.max(axis=1), test.predicted
-    own = test.labels == k
+    own, sure = test.labels == k, test.probs.max(axis=1)
     out = []
-    for right, most in ((False, MISTAKES), (True, RIGHT)):
+    for right, words, most in ((False, "taken for", MISTAKES), (True, "called", RIGHT)):
         found = np.flatnonzero(own & (test.correct == right))
         shown = found[np.argsort(-sure[found], kind="stable")][:most]
-        words = "called" if right else "taken for"
-        said = [f"{words} {classes[predicted[i]]} by {who}, {sure[i]:.0%}" for i in shown]
+        names = [run.catalog.classes[k] for k in test.predicted[shown]]
+        said = [f"{words} {n} by {who}, {sure[i]:.0%}" for n, i in zip(names, shown, strict=True)]
         if len(shown):
-            title = "Right answers on test images" if right else "Wrong answers on test images"
+            title = f"{'Right' if right else 'Wrong'} answers on test images"
             of_all = f"{len(found)} of {own.sum()}"
             note = f"{of_all}; the {len(shown)} surest answers first." if len(found) > 1 else ""
             out.append(Sheet(title, note, thumbs(run, rows[shown], said)))
     return out
 
 
-def _pseudo_sheets(run: Run, latest: tuple[Finished, PseudoLabels] | None, k: int) -> list[Sheet]:
+def _pseudo_sheets(run: Run, done: Finished, labels: PseudoLabels, k: int) -> list[Sheet]:
     """Pool images that the latest round labelled with a class, the surest and the least sure."""
-    if latest is None:
-        return []
-    done, labels = latest
     found = np.flatnonzero((labels.labels == k) & ~labels.outside)
     order = found[np.argsort(-labels.confidence[found], kind="stable")]
     which = ", the surest first"
@@ -167,12 +156,12 @@ def _why(given: str | None, label: str, other: str, suspicion: float, rank: int 
     return f"labelled {given}: {suspicion:.0%} likely to be wrong, and then {likelier}"
 
 
-def thumbs(run: Run, rows: Rows, captions: Sequence[str], side: int = SIDE) -> list[Thumb]:
+def thumbs(run: Run, rows: Rows, captions: Sequence[str]) -> list[Thumb]:
     """Pictures of store rows, with their names and what is said about each."""
     if not len(rows):
         return []
     images, aspect = run.task.canvases.take(rows)
-    pixels = _whole(images.cpu(), aspect.cpu(), side)
+    pixels = _whole(images.cpu(), aspect.cpu())
     names = [run.catalog.names[row] for row in rows]
     return [
         Thumb(image, text, name) for image, text, name in zip(pixels, captions, names, strict=True)
@@ -194,9 +183,9 @@ def _views_sheet(run: Run) -> Sheet:
     return Sheet("Training images as they are changed", note, shown)
 
 
-def _whole(images: torch.Tensor, aspect: torch.Tensor, side: int) -> NDArray[np.uint8]:
-    """Canvases as pictures uint8 (B, side, side, 3) of their true shape."""
-    return pictures(apply(images, Center(1.0).plan(aspect), side))
+def _whole(images: Tensor, aspect: Tensor) -> NDArray[np.uint8]:
+    """Canvases as pictures uint8 (B, SIDE, SIDE, 3) of their true shape."""
+    return pictures(apply(images, Center(1.0).plan(aspect), SIDE))
 
 
 def pictures(views: Tensor) -> NDArray[np.uint8]:
@@ -210,7 +199,7 @@ def _copies_sheet(run: Run) -> Sheet:
     where = {name: row for row, name in enumerate(run.catalog.names)}
     rows = np.array([where[name] for pair in found for name in (pair.image, pair.other)])
     images, aspect = run.store.images[rows], run.store.aspect[rows]
-    pixels = _whole(torch.from_numpy(images), torch.from_numpy(aspect), SIDE)
+    pixels = _whole(torch.from_numpy(images), torch.from_numpy(aspect))
     both = np.concatenate([pixels[::2], pixels[1::2]], axis=2)
     captions = [
         f"{p.kind}: {p.image} ({p.split}, {p.label or 'unlabelled'}) of {p.other} "

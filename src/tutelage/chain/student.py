@@ -192,15 +192,9 @@ def distill(
     student = _begin(seen, teachers[0], work)
     _warm_up(seen, student, joint, asked)
     step = DistillationStep(joint, temperature=config.temperature, alpha=config.alpha)
-    loader = Loader(
-        task.canvases,
-        task.labeled_examples(task.folds[0]),
-        seen.task.unlabeled_examples(seen.task.pool),
-        _views(run, student, joint.sizes),
-        batch_size=work.batch_size,
-        labeled_per_batch=work.labeled_per_batch,
-        seed=run.seed,
-    )
+    labeled = task.labeled_examples(task.folds[0])
+    pool = task.unlabeled_examples(seen.task.pool)
+    loader = trained.loader_of(run, labeled, pool, _views(run, student, joint.sizes), work)
     measure = _divergence(run, apart if len(apart) else some_images(task, APART), asked)
     pretrained = _pretrained(run.config, student, teachers[0])
     student, remark = _mimic(run, student, step, loader, work, measure, pretrained=pretrained)
@@ -220,15 +214,7 @@ def train_alone(run: Run, work: Work) -> Outcome:
     labeled = task.labeled_examples(task.folds[0])
     features = _warm_features(run, labeled.rows, student)
     _set_warm_head(student, features, labeled.targets.repeat(WARM_VIEWS, 1))
-    loader = Loader(
-        task.canvases,
-        labeled,
-        None,
-        _views(run, student),
-        batch_size=work.batch_size,
-        labeled_per_batch=work.batch_size,
-        seed=run.seed,
-    )
+    loader = trained.loader_of(run, labeled, None, _views(run, student), work)
     student = _fit(run, student, supervised_step, loader, work, run.config.distill.lr_student)
     beliefs = _held_out(run, student)
     calibrate(task, student, beliefs)

@@ -53,6 +53,22 @@ def train_config(config: RunConfig, work: Work) -> TrainConfig:
     )
 
 
+def loader_of(
+    run: Run, labeled: Examples, pool: Examples | None, views: Views, work: Work, first: int = 0
+) -> Loader:
+    """The batches of a training, from its step ``first`` on."""
+    return Loader(
+        run.task.canvases,
+        labeled,
+        pool,
+        views,
+        batch_size=work.batch_size,
+        labeled_per_batch=work.labeled_per_batch,
+        seed=run.seed,
+        first=first,
+    )
+
+
 def fit(
     run: Run,
     model: Classifier,
@@ -169,16 +185,7 @@ def _train_fold(
         step, labeled, pool, views = (_online if online else _offline)(
             run, model, fold, labels, leg
         )
-        loader = Loader(
-            run.task.canvases,
-            labeled,
-            pool,
-            views,
-            batch_size=work.batch_size,
-            labeled_per_batch=work.labeled_per_batch,
-            seed=run.seed,
-            first=number * steps,
-        )
+        loader = loader_of(run, labeled, pool, views, work, number * steps)
         shown = f"{name}, {number + 1} of {count}" if count > 1 else name
         left = Share(time.step, time.after + time.step * steps * (count - 1 - number))
         model = fit(run, model, step, loader, settings, shown, left)
