@@ -237,9 +237,10 @@ def suggest(
     """
     config = make_config("suggest", settings)
     with _shown(IMAGES, quiet=quiet):
-        from tutelage.explore.request import check_budget, check_request
+        from tutelage.explore.request import check_request
 
-        check_budget(budget)
+        if budget < 1:
+            raise TutelageError(f"--budget is {budget}, expected at least 1 image to label")
         opened, _ = _open(data, config)
         check_request(*opened, classes or ())
     need_training()

@@ -1,12 +1,20 @@
-"""The contact sheet of ``tutelage suggest``."""
+"""The contact sheet of ``suggest``; it and the page of ``augment`` in a real browser."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from browser import violations
 
 pytest.importorskip("torch")
 
+from shapes import SETTINGS
+
+from tutelage import api
 from tutelage.explore.suggest import render, whole
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{ 7 * 7 }}'
@@ -73,3 +81,33 @@ def test_a_picture_has_its_true_shape(aspect: float, shape: tuple[int, int]) -> 
     small = whole(canvas, aspect)
     assert small.shape == (*shape, 3)
     assert (small == 7).all()
+
+
+def augment_page(photos: Path, out: Path) -> str:
+    look = {name: SETTINGS[name] for name in ("teacher", "weights", "input_size", "canvas")}
+    api.augment(photos, out / "look", quiet=True, labels_per_class=4, **look)
+    return (out / "look" / "augment.html").read_text("utf-8")
+
+
+def suggest_page(photos: Path, out: Path) -> str:
+    return page(3, 3, labelled=4, copies=2, unreadable=1)
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("made", [augment_page, suggest_page])
+def test_it_fits_a_phone_and_shuts_nobody_out(
+    chromium: Any, made: Callable[[Path, Path], str], photos: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(made(photos, tmp_path), encoding="utf-8")
+    with chromium.new_page(viewport={"width": 360, "height": 700}) as shown:
+        asked: list[str] = []
+        shown.on("request", lambda request: asked.append(request.url))
+        shown.goto(path.as_uri())
+        shown.evaluate(
+            "document.querySelectorAll('details').forEach(part => { part.open = true; })"
+        )
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert shown.evaluate(wide) <= 0
+        assert violations(shown) == []
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

@@ -65,6 +65,10 @@ def names(content: dict[str, Any]) -> list[str]:
     return [row["image"] for row in content["suggested"]]
 
 
+def command(album: Path, out: Path) -> list[str]:
+    return ["suggest", str(album), "--budget", "12", "--out", str(out), *as_options(LOOK)]
+
+
 def label(out: Path, *decisions: Decision) -> None:
     with Decisions(out / FILE) as file:
         for decision in decisions:
@@ -142,7 +146,7 @@ def test_with_classes_the_page_opens_and_what_was_labelled_is_told(
         label(run, Decision("disc0.png", "relabel", "disc", new=True))
 
     monkeypatch.setattr(suggest, "serve_page", page)
-    words = ["suggest", str(album), "--budget", "12", "--out", str(begun), *as_options(LOOK)]
+    words = command(album, begun)
     assert cli.main([*words, "--classes", "disc,other things", "--no-browser"]) == 0
     assert opened == [(begun, 12, {"port": 0, "browser": False})]
     assert open_suggested(begun).classes == ("disc", "other things")
@@ -157,7 +161,7 @@ def test_labels_of_the_page_count_and_the_open_page_is_named(
     album: Path, begun: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(suggest, "serve_page", None)  # no second one is opened
-    words = ["suggest", str(album), "--budget", "12", "--out", str(begun), *as_options(LOOK)]
+    words = command(album, begun)
     for more in ([], ["--classes", "disc,square"]):
         with Decisions(begun / FILE) as decisions:
             decisions.decide(Decision("disc0.png", "relabel", "disc", new=True))
@@ -175,7 +179,7 @@ def test_labels_of_the_page_count_and_the_open_page_is_named(
 def test_without_classes_the_next_commands_are_said(
     album: Path, begun: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["suggest", str(album), "--budget", "12", "--out", str(begun), *as_options(LOOK)]
+    words = command(album, begun)
     assert cli.main([*words, "--json"]) == 0
     captured = capsys.readouterr()
     chosen = names(json.loads(captured.out))
@@ -276,12 +280,37 @@ def test_images_in_memory_are_labelled_from_python(
 # --- refusals
 
 
-def test_data_with_nothing_to_label_is_refused_with_the_mend(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "options", "said"),
+    [
+        ("album", {"budget": 0}, "--budget is 0, expected at least 1 image to label"),
+        ("album", {"labels_per_class": 3}, "'suggest' has no setting 'labels_per_class'"),
+        ("album", {"classes": ["ant", "Ant"]}, "--classes: the classes 'Ant' and 'ant'"),
+        ("album", {"classes": ["ant", ""]}, "--classes: a class name has 1 to 100"),
+        ("photos", {"classes": ["Disc"]}, "--classes: the classes 'Disc' and 'disc'"),
+        ("photos", {"decisions": "chosn"}, "no decisions in chosn"),
+        ("photos/train", {}, "every training image of .*train has a label already; its classes are "
+         "disc, square, triangle.* a folder called unlabeled"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_suggested_is_refused_before_anything_heavy(
+    data: str,
+    options: dict[str, Any],
+    said: str,
+    album: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(api, "need_training", lambda: pytest.fail("torch would be imported"))
+    place = album if data == "album" else photos.parent / data.replace("photos", photos.name)
+    with pytest.raises(TutelageError, match=said):
+        api.suggest(place, tmp_path / "s", quiet=True, **{"budget": 4, **LOOK, **options})
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_pool_of_copies_alone_is_refused(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos / "train", tmp_path / "trips")
-    with pytest.raises(TutelageError) as error:
-        api.suggest(tmp_path / "trips", tmp_path / "s", budget=4, quiet=True, **LOOK)
-    for part in ("has a label already", "disc, square, triangle", "a folder called unlabeled"):
-        assert part in str(error.value)
     pool = tmp_path / "trips" / "unlabeled"
     pool.mkdir()
     shutil.copy(photos / "train" / "disc" / "disc0.png", pool / "copy.png")
@@ -292,37 +321,19 @@ def test_data_with_nothing_to_label_is_refused_with_the_mend(photos: Path, tmp_p
     assert not (tmp_path / "s").exists()
 
 
-def test_folders_of_others_are_refused(album: Path, tmp_path: Path) -> None:
+def test_folders_of_others_and_of_another_request_stay(
+    album: Path, begun: Path, tmp_path: Path
+) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
-    with pytest.raises(TutelageError, match="is not empty and holds no tutelage run"):
-        api.suggest(album, tmp_path / "mine", budget=4, quiet=True, **LOOK)
-    assert list(contents(tmp_path / "mine")) == ["thesis.txt"]
-
-
-def test_another_request_is_refused_where_one_was_begun(album: Path, begun: Path) -> None:
-    before = contents(begun)
-    with pytest.raises(TutelageError, match="it was made with --seed 0, this command has"):
-        api.suggest(album, begun, budget=12, quiet=True, seed=1, **LOOK)
-    assert contents(begun) == before
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"budget": 0}, "--budget is 0, expected at least 1"),
-        ({"budget": 2, "labels_per_class": 3}, "'suggest' has no setting 'labels_per_class'"),
-        ({"budget": 2, "classes": ["ant", "bee", "ant"]}, "names 'ant' twice"),
-        ({"budget": 2, "classes": ["ant", "Ant"]}, "--classes: the classes 'Ant' and 'ant'"),
-        ({"budget": 2, "classes": ["ant", ""]}, "--classes: a class name has 1 to 100"),
-    ],
-)
-def test_what_cannot_be_asked_for(
-    album: Path, tmp_path: Path, options: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(TutelageError, match=said):
-        api.suggest(album, tmp_path / "s", quiet=True, **{**LOOK, **options})
-    assert not (tmp_path / "s").exists()
+    for out, seed, said in (
+        (tmp_path / "mine", 0, "is not empty and holds no tutelage run"),
+        (begun, 1, "it was made with --seed 0, this command has"),
+    ):
+        before = contents(out)
+        with pytest.raises(TutelageError, match=said):
+            api.suggest(album, out, budget=12, quiet=True, seed=seed, **LOOK)
+        assert contents(out) == before
 
 
 def test_a_damaged_choice_is_not_drawn_anew(album: Path, begun: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +81,30 @@ def suggest(
     line = command_line("suggest", name, str(out), given)
     with prepare.opened("suggest", catalog, name, out, config, quiet=quiet) as work:
         loaded, folder, console = work
-        earlier = read_suggested(out)
-        named = known_classes(loaded.catalog.classes, earlier.classes, classes or ())
-        say_images(loaded, console, on_page=_labels_on_page(loaded, decided(out)))
-        choice = choose(loaded, earlier, decided(out), budget, console)
-        chosen = Suggested(choice.images, choice.why, named)
-        content = {
+        earlier, decisions, catalog = read_suggested(out), decided(out), loaded.catalog
+        named = known_classes([*catalog.classes, *earlier.classes], classes or ())
+        unlabeled = {catalog.names[row] for row in loaded.split.indices("unlabeled")}
+        labels = [name for name, one in decisions.items() if one.label is not None]
+        say_images(loaded, console, on_page=len(unlabeled.intersection(labels)))
+        base, canvas = loaded.base, loaded.store.canvas
+        size = sharpest_size(loaded.config, base.spec.input_size, canvas, size_step(base))
+        images, why, candidates = choose(loaded, earlier, decisions, budget, size, console)
+        content: dict[str, Any] = {
             "command": line,
             "created": now(),
-            **figures(loaded, choice),
+            "budget": budget,
+            "unlabelled": candidates,
+            "labelled": len(loaded.split.indices("labeled")),
+            "unreadable": len(loaded.store.reasons),
+            "copies": len(loaded.copies.left_out),
+            "teacher": base.spec.architecture,
+            "size": size,
+            "seed": config.data.seed,
             "next": next_run(out),
             "classes": list(named),
-            "suggested": chosen.to_rows(),
+            "suggested": Suggested(images, why, named).to_rows(),
         }
-        _write(folder, loaded, choice, content)
+        _write(folder, loaded, content)
         _say(console, content, out)
     address = served_at(out)
     if address is not None:
@@ -106,13 +115,9 @@ def suggest(
     elif classes is not None:
         in_memory = None if isinstance(data, str | os.PathLike) else data
         serve_page(out, open_items(out, in_memory), port=port, browser=browser)
-    for line in after_labelling(
-        decided(out),
-        len(content["suggested"]),
-        loaded.catalog.classes,
-        address or page_line(name, out),
-        content["next"],
-    ):
+    page = address or page_line(name, out)
+    chosen, next_line = len(content["suggested"]), next_run(out)
+    for line in after_labelling(decided(out), chosen, catalog.classes, page, next_line):
         console.say(line)
     return content
 
@@ -123,34 +128,19 @@ def decided(out: Path) -> dict[str, Decision]:
     return read_decisions(path) if path.is_file() else {}
 
 
-def _labels_on_page(data: LoadedData, decisions: Mapping[str, Decision]) -> int:
-    """How many unlabelled images have a label of the page by now."""
-    names = {data.catalog.names[row] for row in data.split.indices("unlabeled")}
-    return sum(d.label is not None and d.image in names for d in decisions.values())
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The images to label first, those that were chosen earlier before those added now."""
-
-    images: tuple[str, ...]
-    why: tuple[str, ...]
-    budget: int
-    candidates: int  # unlabelled images that there were to choose from, the chosen ones included
-    size: int  # side in pixels of the views that the trunk looked at
-
-
 def choose(
     data: LoadedData,
     earlier: Suggested,
     decisions: Mapping[str, Decision],
     budget: int,
+    size: int,
     console: Console,
-) -> Choice:
-    """Add to the earlier choice as many images as the budget still has.
+) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """Add to the earlier choice as many images as the budget still has, looked at ``size`` pixels.
 
     Images that were chosen earlier count as labelled, whether they are by now or not. Those that
-    a person called of no use count for nothing.
+    a person called of no use count for nothing. The images come with the reasons, and with how many
+    unlabelled ones there were to choose from, the chosen ones included.
     """
     names, unlabeled = data.catalog.names, data.split.indices("unlabeled")
     taken = {*earlier.images, *decisions}
@@ -158,7 +148,7 @@ def choose(
     pool = unlabeled[np.array([names[i] not in taken for i in unlabeled], dtype=bool)]
     chosen = unlabeled[np.array([names[i] in useful for i in unlabeled], dtype=bool)]
     covered = np.concatenate([data.split.indices("labeled"), chosen])
-    candidates, size = len(pool) + len(earlier.images), _view_size(data)
+    candidates = len(pool) + len(earlier.images)
     if not candidates:
         raise TutelageError(
             "there is no unlabelled image to choose from: "
@@ -167,12 +157,12 @@ def choose(
         )
     wanted = min(budget - len(earlier.images), len(pool))
     if wanted <= 0:
-        return Choice(earlier.images, earlier.why, budget, candidates, size)
-    began = time.monotonic()
+        return earlier.images, earlier.why, candidates
+    began, seed = time.monotonic(), data.config.data.seed
     features = _features(data, np.concatenate([pool, covered]), size, console)
     looked = time.monotonic()
     labeled = features[len(pool) :] if len(covered) else None
-    found = first_to_label(features[: len(pool)], wanted, labeled=labeled, seed=_seed(data))
+    found = first_to_label(features[: len(pool)], wanted, labeled=labeled, seed=seed)
     seconds = {"features": looked - began, "choice": time.monotonic() - looked}
     console.say(
         f"features of {data.base.spec.architecture} at {size} px: {seconds['features']:.0f} s, "
@@ -180,16 +170,7 @@ def choose(
         seconds=seconds,
     )
     images = (*earlier.images, *(names[row] for row in pool[found.order]))
-    return Choice(images, (*earlier.why, *found.why), budget, candidates, size)
-
-
-def _seed(data: LoadedData) -> int:
-    return data.config.data.seed
-
-
-def _view_size(data: LoadedData) -> int:
-    base = data.base
-    return sharpest_size(data.config, base.spec.input_size, data.store.canvas, size_step(base))
+    return images, (*earlier.why, *found.why), candidates
 
 
 def _features(data: LoadedData, rows: Rows, size: int, console: Console) -> Floats:
@@ -202,34 +183,21 @@ def _features(data: LoadedData, rows: Rows, size: int, console: Console) -> Floa
             Forward(base, "features"),
             size,
             [(Center(base.spec.crop_pct), False)],
-            seed=_seed(data),
+            seed=data.config.data.seed,
             progress=done,
         )
     return np.asarray(bank.views[0].numpy())
 
 
-def figures(data: LoadedData, choice: Choice) -> dict[str, Any]:
-    """What ``suggest.json`` says of the data and the choice, besides the images."""
-    return {
-        "budget": choice.budget,
-        "unlabelled": choice.candidates,
-        "labelled": len(data.split.indices("labeled")),
-        "unreadable": len(data.store.reasons),
-        "copies": len(data.copies.left_out),
-        "teacher": data.base.spec.architecture,
-        "size": choice.size,
-        "seed": _seed(data),
-    }
-
-
-def _write(folder: RunFolder, data: LoadedData, choice: Choice, content: dict[str, Any]) -> None:
+def _write(folder: RunFolder, data: LoadedData, content: dict[str, Any]) -> None:
     """Write the figures, which pin the choice, then the list and the sheet made from them."""
     folder.write_json(SUGGESTED, content)
     rows = [("image", "rank", "why"), *(tuple(row.values()) for row in content["suggested"])]
     text = "".join(map(csv_line, rows))
     write_atomically(folder.path / TABLE, text.encode("utf-8", "backslashreplace"))
     where = {name: row for row, name in enumerate(data.catalog.names)}
-    shown = [where[name] for name in choice.images[:SHOWN] if name in where]
+    names = [row["image"] for row in content["suggested"][:SHOWN]]
+    shown = [where[name] for name in names if name in where]
     text = render(
         content,
         [whole(data.store.images[i], float(data.store.aspect[i])) for i in shown],

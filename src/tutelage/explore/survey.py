@@ -56,7 +56,6 @@ MAGNITUDES = (3, 9, 15, 21, 30)
 COLUMNS = 1 + len(MAGNITUDES)  # the picture as it is comes first
 EXAMPLES = 2  # labelled images on the contact sheet
 TILE = 96  # side of a picture on it, in pixels
-PRESETS = (TransferConfig(), TransferConfig(augment="trivialaugment"))  # beside the strong view
 STILL = Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
 STRONG = ("augment", "num_ops", "magnitude", "crop_scale")  # settings of the strong view
 Strip = tuple[str, list[str]]  # a name, and its rows of pictures as URIs
@@ -144,8 +143,10 @@ class ViewSample:
         self.canvases = Canvases(data.store, np.flatnonzero(split.roles != "unused"), data.device)
         self.size = nearest_size(data.base, min(SIZE, spec.input_size))
         trunk = with_input_size(data.base, self.size).to(data.device)
-        self._look = partial(look, self.canvases, forward=Forward(trunk, "features"))
-        self._center = Center(spec.crop_pct)
+        forward = Forward(trunk, "features")
+        self._look = partial(look, self.canvases, forward=forward, size=self.size)
+        # Features (N, D) of the evaluation view of rows.
+        self.clean = partial(self._look, policy=Center(spec.crop_pct))
 
     @property
     def lack(self) -> str:
@@ -159,10 +160,6 @@ class ViewSample:
             return f"coverage needs {LEAST_SOURCES} labelled images, found {len(self.labeled)}"
         return ""
 
-    def clean(self, rows: Rows) -> Tensor:
-        """Features (N, D) of the evaluation view."""
-        return self._look(rows, self._center, size=self.size)
-
     def views(self, policy: Policy) -> Tensor:
         """Features (V, n, D) of ``VIEWS`` views of each labelled image.
 
@@ -171,9 +168,7 @@ class ViewSample:
         """
         seeds = [1000 * self.seed + number for number in range(VIEWS)]
         draws = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return torch.stack(
-            [self._look(self.labeled, policy, size=self.size, generator=one) for one in draws]
-        )
+        return torch.stack([self._look(self.labeled, policy, generator=one) for one in draws])
 
     def shown(self, rows: Rows, policy: Policy, seed: int = 0) -> Tensor:
         """Views (B, 3, H, W) of store rows, for people to look at."""
@@ -208,10 +203,8 @@ def _measured(
             done(number)
     trained_on = torch.cat([views["labelled"], views["strong view"]]).flatten(0, 1)
     figures = measure(pool, views, seed=sample.seed)
-    return (
-        figures_in_words(figures, len(sample.labeled), len(sample.pool)),
-        holes(pool, trained_on, count=SHOWN_HOLES),
-    )
+    found = figures_in_words(figures, len(sample.labeled), len(sample.pool))
+    return found, holes(pool, trained_on, count=SHOWN_HOLES)
 
 
 def figures_in_words(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> dict[str, Any]:
@@ -220,7 +213,7 @@ def figures_in_words(figures: Mapping[str, Figures], n_labeled: int, n_pool: int
     The strong view is compared with the weak view, which has as many views of each image: nearly
     anything covers more than one view does.
     """
-    strong, weak, plain = (figures[name] for name in ("strong view", "weak view", "labelled"))
+    strong, weak = figures["strong view"], figures["weak view"]
     covers, away = (strong.minus(weak, metric) for metric in ("coverage", "distance"))
     both = f"{_coverage(strong)} of the real images, the weak view {_coverage(weak)}"
     if covers.low > 0 and away.low <= 0:
@@ -235,12 +228,10 @@ def figures_in_words(figures: Mapping[str, Figures], n_labeled: int, n_pool: int
     else:
         head = f"Cannot tell: the strong view covers {both}; the difference may be chance."
     said = [
-        f"Coverage, strong minus weak view: {_in_points(covers)}.",
+        f"Coverage, strong minus weak view: {points(covers.value, 0)} points, "
+        f"{interval_of_change(covers, 0)}.",
         f"Kernel distance to the real images, strong minus weak view: {_signed(away)} "
         "(below 0: nearer).",
-        f"Against the {n_labeled} labelled images as they are, which cover "
-        f"{_coverage(plain)}: {_in_points(strong.minus(plain, 'coverage'))}. There are "
-        f"{strong.n_views} strong views of each image, so part of the difference is their number.",
     ]
     dense = strong.minus(weak, "density")
     if dense.high < 0:
@@ -258,20 +249,13 @@ def figures_in_words(figures: Mapping[str, Figures], n_labeled: int, n_pool: int
             name: {"views": one.n_views, **{m: _rounded(one.values[m]) for m in METRICS}}
             for name, one in figures.items()
         },
-        "strong_minus": {
-            name: {m: _rounded(strong.minus(figures[name], m)) for m in METRICS}
-            for name in ("labelled", "weak view")
-        },
+        "strong_minus_weak": {m: _rounded(strong.minus(weak, m)) for m in METRICS},
         "coverage_of_equals": {"one view each": round(fresh, 4), "all views": round(more, 4)},
     }
 
 
 def _coverage(figures: Figures) -> str:
     return percent(figures.values["coverage"].value, 0)
-
-
-def _in_points(change: Interval) -> str:
-    return f"{points(change.value, 0)} points, {interval_of_change(change, 0)}"
 
 
 def _signed(change: Interval) -> str:
@@ -302,18 +286,13 @@ def _holes(
 def _policy_strips(sample: ViewSample, strong: TransferConfig) -> list[Strip]:
     """Random views of a few of the user's pictures by each policy, and by CutMix."""
     views: dict[str, Policy] = {"weak view": Weak(), "strong view": strong_policy(strong)}
-    presets = {policy_name(one): strong_policy(one) for one in PRESETS}
-    views |= {name: one for name, one in presets.items() if one not in views.values()}
-    strips = [
-        (
-            name,
-            [
-                _beside(sample.shown(np.repeat(row, COLUMNS), one, i))
-                for i, row in enumerate(sample.examples)
-            ],
-        )
-        for name, one in views.items()
-    ]
+    strips: list[Strip] = []
+    for name, policy in views.items():
+        shown = [
+            sample.shown(np.repeat(row, COLUMNS), policy, number)
+            for number, row in enumerate(sample.examples)
+        ]
+        strips.append((name, [_beside(one) for one in shown]))
     pairs = sample.shown(np.resize(sample.examples, COLUMNS), Weak())
     mixed = draw_cutmix(COLUMNS, torch.Generator().manual_seed(0)).images(pairs)
     return [*strips, ("CutMix", [_beside(mixed)])]
