@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -23,8 +24,8 @@ from tutelage import pages
 from tutelage._version import __version__
 from tutelage.pages import wording
 from tutelage.report import numbers, plots
-from tutelage.report.model import FILES, Report, Sheet
-from tutelage.report.threshold import TwoClasses, two_classes
+from tutelage.report.model import FILES, Report, Sheet, StageTest
+from tutelage.report.threshold import STEPS, recall_precision, roc, two_classes
 from tutelage.report.verdict import IMAGES, Step, Verdict, calibration, notes, why_no_rounds
 from tutelage.stats.intervals import Interval, paired_change
 from tutelage.stats.metrics import Comparison
@@ -128,30 +129,34 @@ def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
         "mistakes": numbers.mistakes(matrix, report.classes, limit=10),
         "reliability": Markup(plots.reliability(curves)),
         "confusion": numbers.confusion(matrix, report.classes),
-        "threshold": _threshold(two_classes(final, report.held_out, report.classes)),
+        "threshold": _threshold(final, report),
     }
 
 
-def _threshold(found: TwoClasses | None) -> dict[str, Any] | None:
+def _threshold(test: StageTest, report: Report) -> dict[str, Any] | None:
     """The section on the threshold of a model with two classes."""
+    found = two_classes(test, report.held_out, report.classes)
     if found is None:
         return None
-    plain = next(row for row in found.rows if row.threshold == 0.5)
-    hits = found.positives - plain.missed
-    recall, alarms = hits / found.positives, plain.false_alarms / found.negatives
-    precision = hits / max(1, hits + plain.false_alarms)
+    k = report.classes.index(found.positive)
+    probs, positive = test.probs[:, k], test.labels == k
+    alarms, hits = found.false_alarms[STEPS // 2], found.positives - found.missed[STEPS // 2]
+    recall, precision = hits / found.positives, hits / max(1, hits + alarms)
     name = wording.shorten(found.positive, 24)
     axes = (
         f"recall: share of “{name}” that is found, %",
         f"precision: share called “{name}” that is, %",
     )
     rates = ("false alarms, % of the other class", f"“{name}” found, %")
+    curves = recall_precision(probs, positive), roc(probs, positive)
+    at = (recall, precision), (alarms / found.negatives, recall)
     return {
         "found": found,
-        "precision_recall": Markup(
-            plots.curve("recall", found.recall_precision, (recall, precision), axes)
-        ),
-        "roc": Markup(plots.curve("roc", found.roc, (alarms, recall), rates)),
+        "data": json.dumps(found._asdict(), ensure_ascii=False, separators=(",", ":")),
+        "held_out": sum(map(len, found.held)) if all(found.held) else 0,
+        "areas": [curve.area for curve in curves],
+        "precision_recall": Markup(plots.curve("recall", curves[0], at[0], axes)),
+        "roc": Markup(plots.curve("roc", curves[1], at[1], rates)),
     }
 
 

@@ -51,8 +51,8 @@ def ladder(steps: Sequence[Step], xlabel: str, majority: float) -> str:
     """Accuracy of each stage with its 95% interval, first stage on top.
 
     Accepted stages are filled circles on solid lines, rejected ones crosses on dashed lines.
-    ``majority``, the accuracy of always answering the most frequent class, is a dotted line, or an
-    arrow where it lies far off.
+    ``majority``, the accuracy of always answering the most frequent class, is a dotted line, where
+    it does not lie far off.
     """
     shown = [(step.stage, step.figures) for step in steps if step.figures]
     figure, axes = _figure(1.1 + 0.42 * len(shown))
@@ -84,19 +84,11 @@ def ladder(steps: Sequence[Step], xlabel: str, majority: float) -> str:
 def _draw_majority(axes: Any, value: float) -> None:
     """A line at the baseline's accuracy; one far off would squeeze the stages into a corner."""
     low, high = axes.get_xlim()
-    look = {"color": TEACHER, "fontsize": 8.5, "annotation_clip": False}
+    label = f"most frequent class: {value:.1f}"
+    axes.axvline(value, color=TEACHER, linewidth=1.4, linestyle=(0, (1, 1.5)), label=label)
     if value < low - (high - low):
-        said = f"\N{LEFTWARDS ARROW} most frequent class: {value:.1f}"
-        axes.annotate(said, (0.01, 0.02), xycoords="axes fraction", va="bottom", **look)
-        return
-    axes.axvline(value, color=TEACHER, linewidth=1.4, linestyle=(0, (1, 1.5)))
-    axes.set_xlim(min(low, value - 0.05 * (high - low)), max(high, value + 0.05 * (high - low)))
-    low, high = axes.get_xlim()
-    side = "left" if value < (low + high) / 2 else "right"
-    offset = {"xytext": (4 if side == "left" else -4, 2), "textcoords": "offset points"}
-    at = (value, 0.0), ("data", "axes fraction")
-    axes.annotate(f"most frequent class: {value:.1f}", at[0], xycoords=at[1], ha=side, va="bottom",
-                  **offset, **look)  # fmt: skip
+        axes.set_xlim(low, high)
+    axes.legend(loc="lower left", frameon=False, labelcolor=TEACHER, fontsize=8.5)
 
 
 @_plain_style()

@@ -22,7 +22,6 @@ Shape letters: n test images.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -35,17 +34,7 @@ Probs = NDArray[Any]  # (n,) of the positive class
 Counts = NDArray[np.integer[Any]]
 Truth = NDArray[np.bool_]  # (n,) whether an image is of the positive class
 STEPS = 100  # thresholds are multiples of 1 / STEPS
-TABLE = range(10, 100, 10)  # of them, the rows of the table
 HELD_OUT = 2000  # held-out answers in the page, at most
-
-
-class Row(NamedTuple):
-    """What a threshold does on the test images."""
-
-    threshold: float
-    missed: int  # images of the positive class that are called negative
-    false_alarms: int  # images of the negative class that are called positive
-    accuracy: float
 
 
 class Curve(NamedTuple):
@@ -57,17 +46,15 @@ class Curve(NamedTuple):
 
 
 class TwoClasses(NamedTuple):
-    """All that the section on the threshold shows."""
+    """What template and script show of the mistakes at each of the ``STEPS`` + 1 thresholds."""
 
     positive: str  # the rarer class among the test images
     negative: str
     positives: int  # test images of the positive class
     negatives: int
-    rows: list[Row]  # of a few thresholds
-    recall_precision: Curve  # its area is the average precision
-    roc: Curve  # false positive rate, true positive rate
-    held_out: int  # labels that the threshold is chosen on
-    data: str  # JSON for the script
+    missed: list[int]
+    false_alarms: list[int]
+    held: list[list[float]]  # held-out probabilities of the positive class's images, and of others
 
 
 def two_classes(
@@ -78,41 +65,14 @@ def two_classes(
     if len(classes) != 2 or counts.min() == 0:
         return None
     k = int(counts[1] < counts[0])
-    probs, positive = test.probs[:, k], test.labels == k
-    missed, false_alarms = mistakes_by_threshold(probs, positive)
-    n = len(probs)
-
-    def row(step: int) -> Row:
-        wrong = int(missed[step] + false_alarms[step])
-        return Row(step / STEPS, int(missed[step]), int(false_alarms[step]), 1 - wrong / n)
-
-    held = [[], []] if held_out is None else _by_truth(held_out, k)
-    data = {
-        "positive": classes[k],
-        "negative": classes[1 - k],
-        "positives": int(counts[k]),
-        "negatives": int(counts[1 - k]),
-        "missed": missed.tolist(),
-        "falseAlarms": false_alarms.tolist(),
-        "held": held,
-    }
-    return TwoClasses(
-        classes[k],
-        classes[1 - k],
-        int(counts[k]),
-        int(counts[1 - k]),
-        [row(step) for step in TABLE],
-        recall_precision(probs, positive),
-        roc(probs, positive),
-        sum(map(len, held)) if all(held) else 0,
-        json.dumps(data, ensure_ascii=False, separators=(",", ":")),
-    )
-
-
-def _by_truth(held_out: StageTest, k: int) -> list[list[float]]:
-    """Probabilities of class ``k``, rounded: those of its images, and those of the others."""
-    probs, positive = held_out.probs[:HELD_OUT, k], held_out.labels[:HELD_OUT] == k
-    return [np.round(probs[positive == own], 4).tolist() for own in (True, False)]
+    mistakes = mistakes_by_threshold(test.probs[:, k], test.labels == k)
+    held: list[list[float]] = [[], []]
+    if held_out is not None:
+        probs, own = held_out.probs[:HELD_OUT, k], held_out.labels[:HELD_OUT] == k
+        held = [np.round(probs[of], 4).tolist() for of in (own, ~own)]
+    missed, false_alarms = (found.tolist() for found in mistakes)
+    names, sizes = (classes[k], classes[1 - k]), (int(counts[k]), int(counts[1 - k]))
+    return TwoClasses(*names, *sizes, missed, false_alarms, held)
 
 
 def mistakes_by_threshold(probs: Probs, positive: Truth) -> tuple[Counts, Counts]:

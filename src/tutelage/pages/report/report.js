@@ -80,9 +80,9 @@ if (costs) {
   const show = () => {
     const text = Number(least.value).toFixed(2);
     const at = Math.round(100 * Number(least.value));
-    const [missed, alarms] = [figures.missed[at], figures.falseAlarms[at]];
+    const [missed, alarms] = [figures.missed[at], figures.false_alarms[at]];
     const cost = (step) =>
-      Number(ratio.value) * figures.missed[step] + figures.falseAlarms[step];
+      Number(ratio.value) * figures.missed[step] + figures.false_alarms[step];
     document.getElementById("least-words").textContent = text;
     const elsewhere = at === 50 ? "" : ` At 0.50 it would be ${Math.round(cost(50))}.`;
     document.getElementById("effect").textContent =
