@@ -9,7 +9,7 @@ from catalogs import of_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.data.split import ROLES, Split, folds, load_split, make_split, save_split
+from tutelage.data.split import ROLES, folds, load_split, make_split, save_split
 from tutelage.system.errors import TutelageError
 
 
@@ -24,7 +24,7 @@ def draw(catalog, readable=None, *, labels_per_class=None, limit=None, seed=0):
 
 
 def load(path, catalog):
-    return load_split(path, catalog, np.ones(len(catalog), bool))
+    return load_split(path, catalog, np.array([name != "image 000" for name in catalog.names]))
 
 
 @pytest.fixture
@@ -48,23 +48,19 @@ def test_every_role_without_a_draw(catalog):
 
 @pytest.mark.parametrize("labels_per_class", [None, 1, 4, 10])
 @pytest.mark.parametrize("limit", [None, 0, 5])
-def test_hidden_truth_never_shows_in_labels(catalog, labels_per_class, limit):
+def test_labelled_images_are_never_in_the_pool_nor_its_truth_in_the_labels(
+    catalog, labels_per_class, limit
+):
     split = draw(catalog, labels_per_class=labels_per_class, limit=limit)
+    roles = [set(split.indices(role).tolist()) for role in ROLES]
+    assert sum(map(len, roles)) == len(set.union(*roles)) == len(catalog)
+    for role in ("labeled", "unlabeled"):
+        assert (catalog.splits[split.indices(role)] == "train").all()
     allowed = np.isin(split.roles, ["labeled", "val"])
     assert (split.labels[~allowed] == -1).all()
     assert (split.labels[allowed] == catalog.labels[allowed]).all()
     assert (split.labels[allowed] >= 0).all()
     np.testing.assert_array_equal(split.truth, catalog.labels)
-
-
-@pytest.mark.parametrize("labels_per_class", [None, 1, 4])
-def test_labelled_images_are_never_in_the_pool(catalog, labels_per_class):
-    split = draw(catalog, labels_per_class=labels_per_class)
-    roles = [set(split.indices(role).tolist()) for role in ROLES]
-    assert sum(map(len, roles)) == len(set.union(*roles)) == len(catalog)
-    pool = split.indices("unlabeled")
-    assert (catalog.splits[pool] == "train").all()
-    assert (catalog.splits[split.indices("labeled")] == "train").all()
 
 
 def test_the_draw_keeps_n_of_each_class_and_the_rest_joins_the_pool(catalog):
@@ -130,61 +126,58 @@ def test_unreadable_images_have_no_role(catalog):
     )
 
 
-def test_a_class_that_cannot_be_learned_is_said():
-    catalog = make_catalog([0, 1, 0, 1, 2], ["train"] * 4 + ["test"])
-    assert draw(catalog).warnings == (
-        "class wasp has 0 readable labelled training images, so it cannot be learned; "
-        "label some or remove the class",
+def test_a_class_with_too_few_labels_keeps_what_there_is_and_that_is_said():
+    catalog = make_catalog([0] * 500 + [1] * 5 + [2], ["train"] * 505 + ["test"])
+    split = draw(catalog, labels_per_class=10)
+    assert np.bincount(split.labels[split.indices("labeled")]).tolist() == [10, 5]
+    assert len(split.indices("unlabeled")) == 490
+    said = "readable labelled training images of the 10 asked for"
+    assert split.warnings == (
+        f"class bee has 5 {said}",
+        f"class wasp has 0 {said}, so it cannot be learned; label some or remove the class",
     )
 
 
-def test_fewer_than_asked_for_keeps_what_there_is():
-    catalog = make_catalog([0] * 500 + [1] * 5 + [2] * 5)
-    split = draw(catalog, labels_per_class=10)
-    assert np.bincount(split.labels[split.indices("labeled")]).tolist() == [10, 5, 5]
-    assert len(split.warnings) == 2
-    assert len(split.indices("unlabeled")) == 490
-
-
 @pytest.mark.parametrize(
-    ("labels", "options", "message"),
+    ("labels", "message"),
     [
-        ([-1, -1], {}, "at least 2 classes are needed; found: none"),
-        ([0, 0, -1], {}, "found: ant.*train/<class>/"),
+        ([-1, -1], "at least 2 classes are needed; found: none"),
+        ([0, 0, -1], r"found: ant.*train/<class>/.*S\. the table is not used\. and more$"),
     ],
 )
-def test_what_cannot_be_drawn(labels, options, message):
+def test_what_cannot_be_drawn(labels, message):
+    told = ("the table is not used", "and more")
     with pytest.raises(TutelageError, match=message):
-        draw(make_catalog(labels), **options)
+        draw(dataclasses.replace(make_catalog(labels), warnings=told))
 
 
-def test_what_is_wrong_with_the_data_is_told_where_labels_lack():
-    odd = dataclasses.replace(make_catalog([-1]), warnings=("the table is not used", "and more"))
-    with pytest.raises(TutelageError, match=r"S\. the table is not used\. and more$"):
-        draw(odd)
-
-
-def test_a_pinned_split_comes_back_in_any_order(catalog, tmp_path):
-    split = draw(catalog, labels_per_class=3, limit=9, seed=5)
-    path = tmp_path / "split.parquet"
-    save_split(split, catalog, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["split.parquet"]
-    again = load(path, catalog)
-    assert isinstance(again, Split)
-    for name in ["roles", "labels", "truth"]:
-        before, after = getattr(split, name), getattr(again, name)
-        np.testing.assert_array_equal(before, after)
-        assert before.dtype == after.dtype
-    order = np.random.default_rng(0).permutation(len(catalog))
-    turned = load(path, catalog.select(order))
-    np.testing.assert_array_equal(turned.roles, split.roles[order])
-    np.testing.assert_array_equal(turned.labels, split.labels[order])
-
-
-def test_the_pinned_file_is_for_other_programs_too(catalog, tmp_path):
-    split = draw(catalog, labels_per_class=3)
+@pytest.fixture
+def pinned(catalog, tmp_path):
+    """The path of a split of the catalog whose first image cannot be read."""
+    split = draw(catalog, readable(catalog), labels_per_class=3, limit=9, seed=5)
     save_split(split, catalog, tmp_path / "split.parquet")
-    table = pq.read_table(tmp_path / "split.parquet")
+    return tmp_path / "split.parquet"
+
+
+def readable(catalog, *gone):
+    known = np.ones(len(catalog), bool)
+    known[[0, *gone]] = False
+    return known
+
+
+def test_a_pinned_split_comes_back_in_any_order(catalog, pinned):
+    split = draw(catalog, readable(catalog), labels_per_class=3, limit=9, seed=5)
+    order = np.random.default_rng(0).permutation(len(catalog))
+    assert [p.name for p in pinned.parent.iterdir()] == ["split.parquet"]
+    for rows in (np.arange(len(catalog)), order):
+        again = load(pinned, catalog.select(rows))
+        for name in ("roles", "labels", "truth"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(split, name)[rows])
+            assert getattr(again, name).dtype == getattr(split, name).dtype
+
+
+def test_the_pinned_file_is_for_other_programs_too(catalog, pinned):
+    table = pq.read_table(pinned)
     assert table.column_names == ["image", "role", "label", "truth"]
     assert {str(kind) for kind in table.schema.types} == {"string"}
     for row, truth in zip(table.to_pylist(), catalog.labels, strict=True):
@@ -193,64 +186,72 @@ def test_the_pinned_file_is_for_other_programs_too(catalog, tmp_path):
         assert row["label"] == (known if row["role"] in ("labeled", "val") else None)
 
 
-def test_a_pinned_split_refuses_other_images(catalog, tmp_path):
-    path = tmp_path / "split.parquet"
-    save_split(draw(catalog), catalog, path)
-    fewer = catalog.select(np.arange(1, len(catalog)))
-    with pytest.raises(TutelageError, match=r"0 new, 1 gone \(first: image 000\).*another --out"):
-        load(path, fewer)
-    save_split(draw(fewer), fewer, path)
-    with pytest.raises(TutelageError, match="1 new, 0 gone"):
-        load(path, catalog)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": range(1, 51)}, r"0 new, 1 gone \(first: image 000\).*another --out"),
+        ({"more": 1}, "1 new, 0 gone"),
+        ({"label": 7}, "labels of 1 image changed.*image 007"),
+        ({"classes": ("ant", "bee", "hornet")}, "labels of 13 images changed"),
+        ({"gone": (36,)}, "1 image became unreadable.*image 036"),
+    ],
+)
+def test_a_pinned_split_refuses_other_data(catalog, pinned, change, message):
+    labels, more = catalog.labels.copy(), change.get("more", 0)
+    if "label" in change:
+        labels[change["label"]] = -1
+    splits = [*catalog.splits.tolist(), *["train"] * more]
+    other = make_catalog([*labels, *[-1] * more], splits, change.get("classes", catalog.classes))
+    other = other.select([*change.get("rows", range(len(other)))])
+    load_split(pinned, catalog, readable(catalog))
+    with pytest.raises(TutelageError, match=message):
+        load_split(pinned, other, readable(other, *change.get("gone", ())))
 
 
-def test_a_pinned_split_refuses_other_labels(catalog, tmp_path):
-    path = tmp_path / "split.parquet"
-    save_split(draw(catalog), catalog, path)
-    labels = catalog.labels.copy()
-    labels[7] = -1
-    changed = make_catalog(labels, catalog.splits.tolist())
-    with pytest.raises(TutelageError, match=r"labels of 1 image changed.*image 007"):
-        load(path, changed)
-    renamed = make_catalog(catalog.labels, catalog.splits.tolist(), ("ant", "bee", "hornet"))
-    with pytest.raises(TutelageError, match="labels of 13 images changed"):
-        load(path, renamed)
-
-
-def test_a_pinned_split_refuses_images_that_became_unreadable(catalog, tmp_path):
-    path = tmp_path / "split.parquet"
-    readable = np.ones(len(catalog), bool)
-    readable[0] = False
-    save_split(draw(catalog, readable), catalog, path)
-    assert load_split(path, catalog, readable).roles[0] == "unused"
-    readable[5] = False
-    with pytest.raises(TutelageError, match=r"1 image became unreadable.*image 005"):
-        load_split(path, catalog, readable)
-
-
-def test_a_pinned_split_that_is_damaged_or_not_one(catalog, tmp_path):
-    with pytest.raises(TutelageError, match="not a readable Parquet file"):
-        load(tmp_path / "no.parquet", catalog)
-    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
-    with pytest.raises(TutelageError, match="not a readable Parquet file"):
-        load(tmp_path / "bad.parquet", catalog)
-    pq.write_table(pa.table({"image": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(TutelageError, match=r"not a readable Parquet file: .*role"):
-        load(tmp_path / "other.parquet", catalog)
-
-
-def test_an_interrupted_save_keeps_the_old_file(catalog, tmp_path, monkeypatch):
-    path = tmp_path / "split.parquet"
-    save_split(draw(catalog), catalog, path)
-    before = path.read_bytes()
+def test_an_interrupted_save_keeps_the_old_file(catalog, pinned, monkeypatch):
+    before = pinned.read_bytes()
 
     def killed(self, target):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        save_split(draw(catalog, labels_per_class=1), catalog, path)
-    assert path.read_bytes() == before
+        save_split(draw(catalog, labels_per_class=1), catalog, pinned)
+    assert pinned.read_bytes() == before
+
+
+def rewritten(path, **columns):
+    table = pq.read_table(path).to_pydict()
+    changed = {name: values * len(table["image"]) for name, values in columns.items()}
+    pq.write_table(pa.table(table | changed), path)
+
+
+UNSOUND = "is damaged: an image without a name, or with a role"
+UNREADABLE = "is not a readable Parquet file"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: rewritten(path, role=["evil"]), UNSOUND),
+        (lambda path: rewritten(path, role=[None]), UNSOUND),
+        (lambda path: rewritten(path, image=[None]), UNSOUND),
+        (lambda path: rewritten(path, image=[["a"]]), UNSOUND),
+        (lambda path: path.unlink(), UNREADABLE),
+        (lambda path: path.write_bytes(b"PAR1"), UNREADABLE),
+        (lambda path: pq.write_table(pa.table({"image": ["a"]}), path), f"{UNREADABLE}: .*role"),
+        (
+            lambda path: path.write_bytes(
+                path.read_bytes()[:4] + b"\xff" * 56 + path.read_bytes()[60:]
+            ),
+            UNREADABLE,
+        ),
+    ],
+)
+def test_a_damaged_pinned_split_is_refused(catalog, pinned, damage, message):
+    damage(pinned)
+    with pytest.raises(TutelageError, match=message):
+        load(pinned, catalog)
 
 
 def test_fold_draws_depend_on_the_seed_only():
@@ -273,26 +274,3 @@ def test_folds_are_balanced_overall_and_within_each_class(labels, k, seed):
     for label in set(labels):
         inside = np.bincount(ids[np.array(labels) == label], minlength=count)
         assert inside.max() - inside.min() <= 1
-
-
-@pytest.mark.parametrize(
-    ("column", "values"),
-    [("role", ["evil"]), ("role", [None]), ("image", [None]), ("image", [["a"]])],
-)
-def test_a_hostile_pinned_split_is_refused(catalog, tmp_path, column, values):
-    save_split(draw(catalog), catalog, tmp_path / "split.parquet")
-    table = pq.read_table(tmp_path / "split.parquet").to_pydict()
-    table[column] = values * len(catalog)
-    pq.write_table(pa.table(table), tmp_path / "split.parquet")
-    with pytest.raises(TutelageError, match="is damaged: an image without a name, or with a role"):
-        load(tmp_path / "split.parquet", catalog)
-
-
-def test_a_pinned_split_with_damaged_pages_is_refused(catalog, tmp_path):
-    path = tmp_path / "split.parquet"
-    save_split(draw(catalog), catalog, path)
-    content = bytearray(path.read_bytes())
-    content[4:60] = b"\xff" * 56
-    path.write_bytes(bytes(content))
-    with pytest.raises(TutelageError, match="is not a readable Parquet file"):
-        load(path, catalog)
