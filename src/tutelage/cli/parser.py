@@ -257,12 +257,6 @@ def _add_settings(command: Parser, name: str, *, full: bool) -> None:
             help=_escaped(item.metadata["help"] + _default(item.default)) if shown else HIDDEN,
         )
     command.add_argument(
-        "--config",
-        metavar="FILE",
-        help="take settings from this YAML file, or from the config.json of a run; options that "
-        "are given as well have priority",
-    )
-    command.add_argument(
         "--help-all", action=_HelpAll, nargs=0, default=HIDDEN, help="show all settings and exit"
     )
 
