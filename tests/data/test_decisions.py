@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.data.catalog import Catalog
-from tutelage.data.decisions import Decision, Decisions, apply_decisions, read_decisions
+from tutelage.data.decisions import NOT_FOUND, Decision, Decisions, apply_decisions, read_decisions
 from tutelage.data.split import make_split
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_parquet
@@ -31,36 +31,23 @@ def decided(path: Path, *decisions: Decision) -> Path:
     return path
 
 
-def test_decisions_outlive_the_process(tmp_path: Path) -> None:
+def test_decisions_outlive_the_process_and_undo_is_a_line(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    decided(path, Decision("a", "accept", "ant"), Decision("b", "reject", None))
+    first, second = Decision("a", "accept", "ant"), Decision("b", "reject", None)
+    decided(path, first, second)
     with Decisions(path) as again:
-        assert again.standing == {
-            "a": Decision("a", "accept", "ant"),
-            "b": Decision("b", "reject", None),
-        }
+        assert again.standing == {"a": first, "b": second}
         again.decide(Decision("a", "relabel", "bee"))
-    assert read_decisions(path)["a"] == Decision("a", "relabel", "bee")
-    assert read_decisions(tmp_path) == read_decisions(path)
+        assert read_decisions(path)["a"] == Decision("a", "relabel", "bee")
+        assert again.undo() == Decision("a", "relabel", "bee")
+        assert again.standing["a"] == first
+        assert again.undo("a") == first
+        assert again.undo("a") is None
+    assert read_decisions(tmp_path) == read_decisions(path) == {"b": second}
     assert "new" not in path.read_text(), "only a class that was made is marked"
     times = [json.loads(line)["time"] for line in path.read_text().splitlines()]
-    assert len(times) == 3
+    assert len(times) == 5
     assert times == sorted(times)
-
-
-def test_undo_is_a_line_and_brings_back_what_held_before(tmp_path: Path) -> None:
-    path = tmp_path / "decisions.jsonl"
-    with Decisions(path) as file:
-        file.decide(Decision("a", "accept", "ant"))
-        file.decide(Decision("b", "accept", "bee"))
-        file.decide(Decision("a", "reject", None))
-        assert file.undo() == Decision("a", "reject", None)
-        assert file.standing["a"] == Decision("a", "accept", "ant")
-        assert file.undo("a") == Decision("a", "accept", "ant")
-        assert file.undo("a") is None
-        assert list(file.standing) == ["b"]
-    assert len(path.read_text().splitlines()) == 5
-    assert read_decisions(path) == {"b": Decision("b", "accept", "bee")}
 
 
 @settings(deadline=None)  # each decision waits for the disk
@@ -79,22 +66,18 @@ def test_what_is_read_back_is_what_held(
     assert read_decisions(path) == held
 
 
-def test_a_torn_line_is_cut_off_and_later_ones_are_whole(tmp_path: Path) -> None:
-    path = decided(tmp_path / "decisions.jsonl", Decision("a", "accept", "ant"))
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'{"time": 1, "image": "b", "act')
-    assert list(read_decisions(path)) == ["a"]
-    decided(path, Decision("c", "accept", "bee"))
-    assert list(read_decisions(path)) == ["a", "c"]
-    assert path.read_bytes().startswith(whole)
-
-
-def test_a_last_line_without_a_line_break_counts_and_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", [True, False])
+def test_a_torn_line_is_cut_off_and_one_without_a_line_break_stays(
+    torn: bool, tmp_path: Path
+) -> None:
     path = decided(
         tmp_path / "decisions.jsonl", Decision("a", "accept", "ant"), Decision("b", "reject", None)
     )
     ended = path.read_bytes()
-    path.write_bytes(ended.removesuffix(b"\n"))  # as a script joins lines
+    if torn:
+        path.write_bytes(ended + b'{"time": 1, "image": "x", "act')
+    else:
+        path.write_bytes(ended.removesuffix(b"\n"))  # as a script joins lines
     assert list(read_decisions(path)) == ["a", "b"]
     with Decisions(path) as file:
         assert list(file.standing) == ["a", "b"]
@@ -158,7 +141,7 @@ def test_decided_images_are_labelled_in_every_draw(catalog: Catalog, tmp_path: P
     )
     assert changed.warnings == (
         f"2 decisions of {path} are about no training image of this data "
-        "(first: no image is called elsewhere)",
+        f"(first: elsewhere; {NOT_FOUND})",
     )
     for seed in range(5):
         split = make_split(changed, np.ones(9, bool), labels_per_class=1, limit=None, seed=seed)
@@ -205,7 +188,7 @@ def test_decisions_are_found_again_where_the_images_were_moved(tmp_path: Path) -
 def test_a_file_name_that_several_images_have_finds_none(tmp_path: Path) -> None:
     """Now, in the decisions, or among the images that were reviewed: none may be mistaken."""
     file = decided(tmp_path / "decisions.jsonl", Decision("old/a", "relabel", "ant"))
-    lost = "old/a is gone, and its file name alone does not tell which image it was"
+    lost = rf"first: old/a; {NOT_FOUND}"
     with pytest.raises(TutelageError, match=lost):
         apply_decisions(moved_to("new", "other/a"), str(tmp_path))
     for reviewed, found in ([["old/a", "z"], True], [["old/a", "second/a"], False]):
@@ -224,12 +207,8 @@ def test_a_file_name_that_several_images_have_finds_none(tmp_path: Path) -> None
 
 def test_decisions_about_held_out_images_are_not_used(tmp_path: Path) -> None:
     path = decided(tmp_path / "decisions.jsonl", Decision("a", "relabel", "ant"))
-    with pytest.raises(TutelageError) as error:
+    with pytest.raises(TutelageError, match=rf"about a training image .*\(first: a; {NOT_FOUND}"):
         apply_decisions(moved_to("test/ant", splits="test"), str(path))
-    assert str(error.value) == (
-        f"none of what is decided in {path} is about a training image of this data (test/ant/a is "
-        "an image of test); give the data that was reviewed, with the file names that it had then"
-    )
 
 
 def test_later_reviews_count_more(catalog: Catalog, tmp_path: Path) -> None:
@@ -240,39 +219,29 @@ def test_later_reviews_count_more(catalog: Catalog, tmp_path: Path) -> None:
     assert apply_decisions(catalog, None) is catalog
 
 
-def test_a_misspelt_folder_is_told_the_nearest_one_with_decisions(
-    catalog: Catalog, tmp_path: Path
+@pytest.mark.parametrize(
+    ("made", "given", "message"),
+    [
+        (None, "chosn", r"no decisions in .*; did you mean .*chosen\?$"),
+        (None, "none", r"no decisions in .*none.*; tutelage suggest and tutelage review make"),
+        (None, "", r"no decisions in .*; tutelage suggest and tutelage review make"),
+        ([], "chosen", r"nothing is decided in .* yet; tutelage review"),
+        ([("x", "ant")], "chosen", r"none of what is decided in .* is about a training image"),
+        ([("a", "wasp")], "chosen", "calls a 'wasp', which is none of the classes ant, bee"),
+    ],
+)
+def test_decisions_that_do_not_fit_are_refused(
+    made: list[tuple[str, str]] | None,
+    given: str,
+    message: str,
+    catalog: Catalog,
+    tmp_path: Path,
 ) -> None:
-    for name in ("chosen", "other"):
-        (tmp_path / name).mkdir()
-        decided(tmp_path / name / "decisions.jsonl", Decision("e", "accept", "ant"))
-    (tmp_path / "chosn2").mkdir()  # nearer, but without decisions
-    with pytest.raises(TutelageError, match=rf"did you mean {tmp_path}/chosen\?$"):
-        apply_decisions(catalog, str(tmp_path / "chosn"))
-
-
-def test_decisions_that_do_not_fit_are_refused(catalog: Catalog, tmp_path: Path) -> None:
-    with pytest.raises(
-        TutelageError, match=r"no decisions in .*none.*; tutelage suggest and tutelage review make"
-    ):
-        apply_decisions(catalog, str(tmp_path / "none"))
-    with pytest.raises(
-        TutelageError, match=f"no decisions in .*; tutelage review {tmp_path} makes"
-    ):
-        apply_decisions(catalog, str(tmp_path))
-    path = decided(tmp_path / "decisions.jsonl")
-    with pytest.raises(TutelageError, match=r"nothing is decided in .* yet; tutelage review"):
-        apply_decisions(catalog, str(tmp_path))
-    path = decided(tmp_path / "decisions.jsonl", Decision("x", "accept", "ant"))
-    with pytest.raises(
-        TutelageError, match=r"none of what is decided in .* is about a training image"
-    ):
-        apply_decisions(catalog, str(path))
-    path = decided(tmp_path / "wasps.jsonl", Decision("a", "relabel", "wasp"))
-    with pytest.raises(
-        TutelageError, match="calls a 'wasp', which is none of the classes ant, bee"
-    ):
-        apply_decisions(catalog, str(path))
+    (tmp_path / "chosen").mkdir()
+    decisions = [Decision(image, "relabel", label) for image, label in made or ()]
+    decided(tmp_path / "chosen" / "decisions.jsonl", *decisions)
+    with pytest.raises(TutelageError, match=message):
+        apply_decisions(catalog, str(tmp_path / given))
 
 
 def test_classes_that_a_person_made_become_classes(catalog: Catalog, tmp_path: Path) -> None:
@@ -300,24 +269,21 @@ def test_classes_that_a_person_made_become_classes(catalog: Catalog, tmp_path: P
 
 def test_data_without_a_class_gets_those_of_the_decisions(tmp_path: Path) -> None:
     pool = of_arrays("abcd", [-1] * 4, ["train"] * 4, ())
-    classes = {"a": "10", "b": "9", "c": "9"}
-    made = (Decision(name, "relabel", label, new=True) for name, label in classes.items())
-    path = decided(tmp_path / "decisions.jsonl", *made)
+    path = tmp_path / "decisions.jsonl"
+
+    def split(catalog: Catalog) -> list[int]:
+        drawn = make_split(catalog, np.ones(4, bool), labels_per_class=None, limit=None, seed=0)
+        return drawn.labels.tolist()
+
+    with pytest.raises(TutelageError, match=r"found: none\. .* tutelage suggest DATA --budget N"):
+        split(pool)
+    decided(path, Decision("a", "relabel", "10", new=True))
+    with pytest.raises(TutelageError, match=r"found: 10\. Label images of another class, too"):
+        split(apply_decisions(pool, str(path)))
+    decided(path, *(Decision(name, "relabel", "9", new=True) for name in "bc"))
     changed = apply_decisions(pool, str(path))
     assert changed.classes == ("9", "10"), "by value, as those of folders are"
-    assert changed.labels.tolist() == [1, 0, 0, -1]
-    split = make_split(changed, np.ones(4, bool), labels_per_class=None, limit=None, seed=0)
-    assert split.labels.tolist() == [1, 0, 0, -1]
-
-
-def test_one_class_alone_is_refused_with_the_mend(tmp_path: Path) -> None:
-    pool = of_arrays("abcd", [-1] * 4, ["train"] * 4, ())
-    path = decided(tmp_path / "decisions.jsonl", Decision("a", "relabel", "ant", new=True))
-    changed = apply_decisions(pool, str(path))
-    with pytest.raises(TutelageError, match=r"found: ant\. Label images of another class, too"):
-        make_split(changed, np.ones(4, bool), labels_per_class=None, limit=None, seed=0)
-    with pytest.raises(TutelageError, match=r"found: none\. .* tutelage suggest DATA --budget N"):
-        make_split(pool, np.ones(4, bool), labels_per_class=None, limit=None, seed=0)
+    assert changed.labels.tolist() == split(changed) == [1, 0, 0, -1]
 
 
 @pytest.mark.parametrize(

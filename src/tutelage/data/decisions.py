@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import posixpath
-import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,12 +24,13 @@ from tutelage.data.catalog import Catalog, in_class_order, why_no_class
 from tutelage.data.columns import open_parquet, undamaged
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import lock, sync
-from tutelage.system.words import are, counted, nearest, were
+from tutelage.system.words import are, counted, did_you_mean, were
 
 FILE = "decisions.jsonl"
 PAGE = ".page"  # beside it, while a page is served: the address
 ACTIONS = ("accept", "relabel", "reject", "undo")
 Action = Literal["accept", "relabel", "reject"]
+NOT_FOUND = "no image for training has this name, nor, alone, its file name"
 
 
 @dataclass(frozen=True)
@@ -137,13 +137,9 @@ def read_decisions(path: Path) -> dict[str, Decision]:
     try:
         lines, _ = _whole_lines(file.read_bytes())
     except OSError as error:
-        beside = path.parent.iterdir() if path.parent.is_dir() else ()
-        mend = "tutelage suggest and tutelage review make them"
-        if path.is_dir():
-            mend = f"tutelage review {shlex.quote(str(path))} makes them"
-        elif near := nearest(path.name, [one.name for one in beside if (one / FILE).is_file()]):
-            mend = f"did you mean {path.with_name(near)}?"
-        raise TutelageError(f"no decisions in {file}: {error.strerror}; {mend}") from error
+        mend = "; tutelage suggest and tutelage review make them"
+        mend = mend if path.exists() else did_you_mean(path) or mend
+        raise TutelageError(f"no decisions in {file}: {error.strerror}{mend}") from error
     return {decision.image: decision for decision in _standing(_parsed(lines, file))}
 
 
@@ -190,7 +186,7 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     if lost:
         said.append(
             f"{counted(len(lost), 'decision')} of {setting} {are(len(lost))} about no training "
-            f"image of this data (first: {_why_lost(min(lost), catalog)})"
+            f"image of this data (first: {min(lost)}; {NOT_FOUND})"
         )
     kept = np.setdiff1d(np.arange(len(catalog)), rejected)
     changed = dataclasses.replace(catalog, labels=labels, reviewed=frozenset(labelled))
@@ -213,9 +209,9 @@ def _decided(setting: str, catalog: Catalog) -> tuple[dict[int, Decision], list[
         )
     if not decided:
         raise TutelageError(
-            f"none of what is decided in {setting} is about a training image of this data "
-            f"({_why_lost(lost[0], catalog)}); give the data that was reviewed, with the file "
-            "names that it had then"
+            f"none of what is decided in {setting} is about a training image of this data (first: "
+            f"{min(lost)}; {NOT_FOUND}); give the data that was reviewed, with the file names that "
+            "it had then"
         )
     return decided, lost
 
@@ -250,18 +246,6 @@ def _rows_of(decided: Iterable[str], reviewed: Iterable[str], catalog: Catalog) 
         for image in decided
         if image in rows and catalog.splits[rows[image]] == "train"
     }
-
-
-def _why_lost(image: str, catalog: Catalog) -> str:
-    """Why a decision is about no training image."""
-    file = posixpath.basename(image)
-    called = [row for row, name in enumerate(catalog.names) if posixpath.basename(name) == file]
-    if not called:
-        return f"no image is called {file}"
-    held = catalog.splits[called] != "train"
-    if held.all():
-        return f"{catalog.names[called[0]]} is an image of {catalog.splits[called[0]]}"
-    return f"{image} is gone, and its file name alone does not tell which image it was"
 
 
 def _made_classes(

@@ -22,9 +22,16 @@ from PIL import Image
 from tutelage.data.catalog import Catalog
 from tutelage.data.hf import SplitImages, catalog_of_splits, class_text, image_and_label
 from tutelage.data.layout import is_image
-from tutelage.data.sources import FileSource, Parts, Source, content_of, path_in, stat_text
+from tutelage.data.sources import (
+    FileSource,
+    Parts,
+    Source,
+    content_digest,
+    content_of,
+    path_in,
+    stat_text,
+)
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import digest
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # TIFF holds the others
 EXPECTED = (
@@ -138,7 +145,7 @@ class _HubSource:
 
     def signature(self, index: int) -> str:
         path = path_in(self.dataset[index][self.column])
-        return _hash_of(self, index) if path is None else stat_text(path)
+        return content_digest(self, index) if path is None else stat_text(path)
 
 
 def _of_files(dataset: Any, samples: Sequence[tuple[Any, Any]], names: Sequence[str]) -> _Leaf:
@@ -211,7 +218,7 @@ class ItemSource:
 
     def signature(self, index: int) -> str:
         """Return a hash of those bytes."""
-        return _hash_of(self, index)
+        return content_digest(self, index)
 
 
 def _pixels(image: Any) -> Image.Image:
@@ -268,13 +275,6 @@ def _are_files(samples: Any) -> bool:
         and is_image(os.fspath(sample[0]))
         for sample in samples
     )
-
-
-def _hash_of(source: Source, index: int) -> str:
-    try:
-        return digest(source.read(index))
-    except OSError as error:
-        return f"!{error}"
 
 
 def _kind(value: Any) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from tutelage.data.duplicates import DUPLICATES
 from tutelage.data.open import is_in_memory, read_catalog
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import lock, sweep, write_atomically
+from tutelage.system.files import digest_of, lock, sweep, write_atomically
 from tutelage.system.ranks import agreed, env_int, is_lead, wait
 
 IMAGES, FINISHED = "images", "finished"  # in config.json: their state, and the files of the end
@@ -76,7 +75,10 @@ class RunFolder:
         earlier = known.get("request", {})
         if not isinstance(earlier, dict):
             raise TutelageError(f"{config} is damaged; restore it, or choose another --out folder")
-        if not _is_same(known, request):
+        data = request.get("data", "")
+        if os.path.exists(data) and known.get("place") == os.path.realpath(data):
+            earlier = {**earlier, "data": data}  # the same folder by another path
+        if earlier != request:
             raise TutelageError(
                 f"{self.path} holds another run: {_difference(earlier, request)}; choose another "
                 "--out folder, or repeat that run's command to continue it"
@@ -320,15 +322,6 @@ def _is_partial(path: Path) -> bool:
     return unused or path.name.startswith(".config.json.")
 
 
-def _is_same(known: dict[str, Any], request: dict[str, Any]) -> bool:
-    """Whether config.json holds this request: the same folder may be called by another path."""
-    earlier = dict(known["request"]) if "request" in known else {}
-    data = request.get("data", "")
-    if os.path.exists(data) and known.get("place") == os.path.realpath(data):
-        earlier["data"] = data
-    return earlier == request
-
-
 def _difference(earlier: dict[str, Any], request: dict[str, Any]) -> str:
     for name in sorted(earlier.keys() | request.keys()):
         was, now = earlier.get(name), request.get(name)
@@ -359,12 +352,12 @@ def state_of(command: str, data: str, catalog: Catalog | None) -> str:
     """
     if catalog is None or command in ("demo", "ladder") or is_in_memory(data):
         return ""
-    digest = hashlib.blake2b(digest_size=16)
-    for index, (name, label, split) in enumerate(
-        zip(catalog.names, catalog.labels.tolist(), catalog.splits.tolist(), strict=True)
-    ):
-        state = catalog.source.signature(index).split("|")[-3:]  # size and times, without the path
-        shown = "" if label < 0 else catalog.classes[label]
-        for text in (name, shown, split, *state):
-            digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()
+
+    def texts() -> Iterator[str]:
+        for row, name in enumerate(catalog.names):
+            label = catalog.labels[row]
+            state = catalog.source.signature(row).split("|")[-3:]  # size and times, not the path
+            yield from (name, "" if label < 0 else catalog.classes[label])
+            yield from (str(catalog.splits[row]), *state)
+
+    return digest_of(texts())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import hashlib
 import itertools
 import os
 import re
@@ -30,6 +29,7 @@ from tutelage.data.open import FILES, read_catalog
 from tutelage.data.sources import FileSource, Source, bytes_in, selected
 from tutelage.data.tars import Member, index_tar, read_member, tar_images
 from tutelage.system.errors import TutelageError
+from tutelage.system.files import digest_of
 from tutelage.system.storage import Place, as_oserror, file_system, size_in, state_of
 from tutelage.system.words import did_you_mean
 
@@ -83,11 +83,8 @@ class Block:
 
     def fingerprint(self) -> str:
         """Return a digest of the images' names and of what their source says of each."""
-        digest = hashlib.blake2b(digest_size=16)
-        for row, name in enumerate(self.names):
-            text = f"{name}\0{self.source.signature(row)}\0"
-            digest.update(text.encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        rows = enumerate(self.names)
+        return digest_of(text for row, name in rows for text in (name, self.source.signature(row)))
 
     @contextmanager
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from tutelage.data.columns import open_arrow, open_parquet, sound
 from tutelage.data.decode import MAX_BYTES
+from tutelage.system.errors import told
+from tutelage.system.files import digest
 
 
 class Source(Protocol):
@@ -153,6 +155,14 @@ def selected(source: Source, indices: NDArray[np.intp]) -> Source:
     if isinstance(source, Parts):
         return Parts(source.sources, source.which[indices], source.rows[indices])
     return Parts((source,), np.zeros(len(indices), dtype=np.intp), indices)
+
+
+def content_digest(source: Source, index: int) -> str:
+    """A checksum of an image's bytes, or why they cannot be had, after an exclamation mark."""
+    try:
+        return digest(source.read(index))
+    except OSError as error:
+        return f"!{told(error)}"
 
 
 def read_file(path: Path | str) -> bytes:

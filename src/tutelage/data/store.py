@@ -7,12 +7,11 @@ and they are decoded whenever they are needed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,10 +25,10 @@ from PIL import Image
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size, why_skipped
-from tutelage.data.sources import Source
+from tutelage.data.sources import Source, content_digest
 from tutelage.data.stream import StreamedImages
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import cache_folder, digest, new_folder, write_atomically
+from tutelage.system.files import cache_folder, digest_of, new_folder, write_atomically
 from tutelage.system.process import cores
 
 CANVASES = (32, 48, 64, 96, 128, 192, 256)
@@ -87,7 +86,7 @@ def open_store(
     version = f"{DECODER_VERSION}/{PIL.__version__}"
     signatures = (catalog.source.signature(i) for i in range(len(catalog)))
     # Taken before any byte is read: a file that changes meanwhile will not match next time.
-    memo = root / "memo" / _digest([version, str(canvas), *signatures])
+    memo = root / "memo" / digest_of([version, str(canvas), *signatures])
     store = None
     with contextlib.suppress(OSError, ValueError):
         store = _load(root / memo.read_text(encoding="utf-8"), catalog, budget)
@@ -95,9 +94,9 @@ def open_store(
         threads = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
         with _writable(root), threads as pool:
             memo.parent.mkdir(parents=True, exist_ok=True)
-            hashes = list(_in_order(pool, partial(_hash, catalog.source), len(catalog)))
+            hashes = list(_in_order(pool, partial(content_digest, catalog.source), len(catalog)))
             side = canvas or _choose_canvas(catalog.source, len(catalog))
-            folder = root / _digest([version, str(side), *hashes])
+            folder = root / digest_of([version, str(side), *hashes])
             store = _load(folder, catalog, budget)
             if store is None:
                 build = _build if _room(len(catalog), side, root, budget) else _survey
@@ -258,20 +257,6 @@ def _choose_canvas(source: Source, count: int) -> int:
     if LEAST <= median < CANVASES[0] and {*sizes} == {(median, median)}:
         return int(median)  # as they are: enlarging would differ a little from the exported graph's
     return next((side for side in CANVASES if side >= median), CANVASES[-1])
-
-
-def _hash(source: Source, index: int) -> str:
-    try:
-        return digest(source.read(index))
-    except OSError as error:
-        return f"!{error.strerror or error}"
-
-
-def _digest(texts: Iterable[str]) -> str:
-    hashed = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        hashed.update(text.encode("utf-8", "surrogateescape") + b"\0")
-    return hashed.hexdigest()
 
 
 def _in_order(pool: ThreadPoolExecutor, of: Callable[[int], _T], count: int) -> Iterator[_T]:

@@ -76,6 +76,14 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
+def digest_of(texts: Iterable[str]) -> str:
+    """A checksum of texts, in their order."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        hashed.update(text.encode("utf-8", "surrogateescape") + b"\0")
+    return hashed.hexdigest()
+
+
 def sweep(folder: Path, names: Container[str] | None = None) -> None:
     """Delete what killed processes left half-written below a folder: these names, or everything.
 
