@@ -14,10 +14,7 @@ from tutelage.system.errors import TutelageError, need, told
 
 
 def open_parquet(path: Path | str, file: BinaryIO | None = None) -> Any:
-    """Return the ``pyarrow.parquet.ParquetFile``, streaming rather than buffering.
-
-    An open ``file`` is not memory-mapped, since mapped pages count as this process's memory.
-    """
+    """Return the ``ParquetFile``; mapped pages of an open ``file`` would count as memory."""
     parquet = need("pyarrow.parquet", "train")
     with undamaged(path):
         if file is None:
@@ -90,10 +87,7 @@ class Table:
         self.features = _features(self.schema)  # by column, what Hugging Face records about it
 
     def column(self, name: str) -> Any:
-        """The ``ChunkedArray`` of a column, or in Parquet of a field such as ``image.path``.
-
-        TutelageError if it is damaged.
-        """
+        """The ``ChunkedArray`` of a column, or in Parquet of a field such as ``image.path``."""
         with undamaged(self.path):
             table = self.opened if self._in_arrow else self.opened.read(columns=[name])
             return sound(table.column(name.partition(".")[0]), self.path)

@@ -147,13 +147,9 @@ def find_duplicates(
 ) -> Duplicates:
     """Find copies and decide what becomes of them.
 
-    Copies of a test image in val or train take no part, and neither do copies of a val image in
-    train; test images always stay. Two copies within train, or within val, that have different
-    labels both take no part, except one whose label a person gave in a review. Of exact copies
-    within train one stays, if possible a labelled one. Near copies within a split stay. Unlabelled
-    images are not compared with each other. With ``pool_once`` they are, and none that is a copy of
-    another training image, near copies included, takes part. With ``keep`` all images take part,
-    and copies are only reported. ``progress`` is called with the number of images looked at.
+    docs/howto.md has the rules in a table. Unlabelled images are not compared with each other;
+    with ``pool_once`` they are, and none that is a copy of another training image takes part, near
+    copies included. With ``keep`` copies are only reported.
     """
     known = catalog.labels >= 0
     # Exact copies are compared with the first of them alone, and so a reviewed one comes first.
@@ -302,8 +298,8 @@ def _similar(hashes: NDArray[np.uint64], asked: int) -> NDArray[np.intp]:
 
     By multi-index hashing (Norouzi, Punjani and Fleet 2012): one of four bands of 16 bits differs
     in at most one bit. Memory is bounded, and so is time: bands that very many images share are
-    skipped, and of too many pairs the nearest stay. At least one of each pair is
-    among the first ``asked`` of the hashes, uint64 (M,).
+    skipped, and of too many pairs the nearest stay. At least one of each pair is among the first
+    ``asked`` of the hashes, uint64 (M,).
     """
     count = len(hashes)
     pairs, distances = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)

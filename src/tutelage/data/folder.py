@@ -41,11 +41,7 @@ def fits(given: Given) -> bool:
 
 
 def read(given: Given) -> Catalog:
-    """The catalog of a folder tree.
-
-    TutelageError where there are no images, class folders beside a folder ``val`` or ``test``, two
-    folders for one split, or folders of another task.
-    """
+    """The catalog of a folder tree."""
     given.check_no_table()
     root = given.path
     found, place = _Tree(root), _unwrapped(root)

@@ -38,10 +38,7 @@ class Columns:
 
 
 def find_columns(where: str, names: Sequence[str], asked: TableConfig) -> Columns:
-    """The columns that a person asked for, or those that are called as such columns are.
-
-    TutelageError where there is none of images, or there are several.
-    """
+    """The columns that a person asked for, or those that are called as such columns are."""
     image = _column(where, names, IMAGE, asked.image_column, "--image-column")
     label = _column(where, names, LABEL, asked.label_column, "--label-column")
     shown = ", ".join(names[:20])
@@ -83,10 +80,7 @@ def known_columns(names: Sequence[str]) -> bool:
 
 
 def splits_in(where: str, columns: Mapping[str, list[str]]) -> list[str]:
-    """The splits in the first of some columns that holds any; none if no column does.
-
-    TutelageError where one is called "set" or the like, and only some of its values are splits.
-    """
+    """The splits in the first of some columns that holds any; none if no column does."""
     for column, values in columns.items():
         known = {value for value in values if split_of(value) is not None}
         others = {value for value in values if value.strip()} - known

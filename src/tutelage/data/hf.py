@@ -1,7 +1,4 @@
-"""Data sets as Hugging Face writes them to a disk: ``save_to_disk`` folders and the hub's Parquet.
-
-pyarrow alone reads them: the files are memory-mapped or streamed, and no image is decoded.
-"""
+"""Data sets as Hugging Face writes them, read by pyarrow alone: no image is decoded."""
 
 from __future__ import annotations
 
@@ -41,11 +38,7 @@ def fits(given: Given) -> bool:
 
 
 def read(given: Given) -> Catalog:
-    """The catalog of a folder that ``save_to_disk`` wrote, or of Parquet files as on the hub.
-
-    Names are ``<split>/<row>``, so the folder, the hub's files and the data set in memory are the
-    same catalog. TutelageError where there is an unknown split, no image column, or damage.
-    """
+    """The catalog of a folder; the data set in memory gives the same one."""
     given.check_no_table()
     path = given.path
     parts: dict[str, list[SplitImages]] = {}

@@ -1,8 +1,4 @@
-"""A folder of images whose classes stand in tables, as Kaggle and Hugging Face lay them out.
-
-The tables lie in the folder (``train.csv`` beside ``train/`` or ``images/``), or in the folders of
-its splits (``train/metadata.csv``).
-"""
+"""A folder whose images stand in tables, of Kaggle (``train.csv``) or Hugging Face (metadata)."""
 
 from __future__ import annotations
 
@@ -28,10 +24,8 @@ def fits(given: Given) -> bool:
 def read(given: Given) -> Catalog | None:
     """The catalog of a folder whose images stand in a table; None if the folders are the classes.
 
-    The table has the columns of images and labels. Other images beside those of training, and in
-    a folder ``unlabeled``, are a pool; the rest is left out. TutelageError where a table
-    contradicts itself, two tables are for one split, or the table gives the images other classes
-    than the folders do.
+    Other images beside those of training, and in a folder ``unlabeled``, are a pool; the rest is
+    left out.
     """
     for place in levels(given.path):
         if tables := [(path, of) for path, of in _files(place) if _lists_labels(path, given)]:

@@ -1,8 +1,4 @@
-"""What every reader of DATA takes and gives: a path that was looked at, and a listing of files.
-
-Files are found by what a table or another tool calls them: a folder may have been renamed, moved or
-copied from elsewhere, and suffixes may be left out.
-"""
+"""What every reader of DATA takes and gives: a path that was looked at, a listing of files."""
 
 from __future__ import annotations
 
@@ -120,11 +116,7 @@ class Images:
     """The image files below a folder, found by what a table or a tool calls them."""
 
     def __init__(self, asked: str | None, own: Path, splits: Collection[str] = ()) -> None:
-        """Look in ``--image-root``, or else in a file's ``own`` folder; TutelageError if neither.
-
-        What is listed is looked up here when it is asked for, and not before. Of several images
-        that fit, those in a folder of these ``splits`` are meant.
-        """
+        """Look in ``--image-root`` or the ``own`` folder, first in those of the ``splits``."""
         self.root = own if asked is None else Path(asked)
         self._splits = set(splits)
         if not self.root.is_dir():
@@ -154,11 +146,9 @@ class Images:
         return Found(str(self.root / path), path)
 
     def besides(self, taken: Iterable[str]) -> list[Found]:
-        """The images below the folder that are not among the paths ``taken``.
-
-        None where none of these lies below it: then the folder has nothing to do with them.
-        """
+        """The images below the folder that are not among the paths ``taken``."""
         known = {os.path.abspath(path) for path in taken}
+        # Where none of them lies below it, the folder has nothing to do with them.
         if not any(Path(path).is_relative_to(os.path.abspath(self.root)) for path in known):
             return []
         every = map(self._found, self._paths)
@@ -211,11 +201,7 @@ class Images:
 
 
 def find_images(listing: Listing, table: Path, asked: str | None) -> None:
-    """Find the images of a table's listing.
-
-    They lie where the table says or, if none is there, in the folders below: then each is called
-    by its path there.
-    """
+    """Find a table's images: where it says or, if none is there, in the folders below."""
     images = Images(asked, table.parent, split_words(table.stem) or {"train"})
     listing.names = [name.replace("\\", "/") for name in listing.names]
     listing.paths = [str(images.root / name) for name in listing.names]
@@ -259,10 +245,7 @@ def add_unlisted(
     is_pool: Callable[[Found], bool],
     mend: str = LEFT_OUT,
 ) -> None:
-    """Add the images that are not listed as an unlabelled pool, or say that they are left out.
-
-    Those at the paths ``left_out`` a person has left out, which takes no words.
-    """
+    """Add the images that are not listed as a pool, or say that they are left out."""
     pool: list[Found] = []
     rest: list[Found] = []
     for other in images.besides([*listing.paths, *left_out]):
@@ -278,10 +261,7 @@ def add_unlisted(
 
 
 def path_in(image: str) -> str:
-    """The path in what a tool calls an image: a path, a URL, or Label Studio's own kinds of these.
-
-    That of ``/data/upload/`` stays whole.
-    """
+    """The path in what a tool calls an image; that of ``/data/upload/`` stays whole."""
     text = image.strip().replace("\\", "/")
     if "/data/local-files/" in text:
         return "".join(parse_qs(urlsplit(text).query).get("d", [])[:1])

@@ -112,10 +112,7 @@ def load_split(
     readable: NDArray[np.bool_],
     mend: str = "restore the data, or start anew with another --out folder",
 ) -> Split:
-    """Read what ``save_split`` wrote, in the order of the catalog's N images.
-
-    ``mend`` says what to do where the data has changed.
-    """
+    """Read what ``save_split`` wrote; ``mend`` says what to do where the data has changed."""
     with undamaged(path):
         table = open_parquet(path).read()
         table.validate(full=True)

@@ -37,10 +37,7 @@ class TextTable:
     warnings: list[str]
 
     def columns(self, wanted: Sequence[str]) -> list[list[str]]:
-        """The wanted columns; a short row's missing cells are empty.
-
-        TutelageError where a row has too many cells, or a cell holds a list or an object.
-        """
+        """The wanted columns; a short row's missing cells are empty."""
         places = [self.names.index(name) for name in wanted]
         columns: list[list[str]] = [[] for _ in wanted]
         for number, row in enumerate(self.rows, start=1):
@@ -68,10 +65,7 @@ class TextTable:
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextTable]:
-    """Open a .csv, .tsv or .jsonl file.
-
-    TutelageError if it is no text, or no such table; also while its rows are read.
-    """
+    """Open a .csv, .tsv or .jsonl file."""
     encoding = encoding_of(path)
     read = _json_lines if path.suffix.lower() == ".jsonl" else _csv
     try:
@@ -135,10 +129,7 @@ def _json_lines(path: Path, file: TextIO) -> tuple[list[str], Iterator[list[Any]
 
 
 def encoding_of(path: Path) -> str:
-    """The Python name of a file's encoding: what its mark says, UTF-8, or a guess.
-
-    TutelageError where none that is known here gives its bytes a meaning.
-    """
+    """The Python name of a file's encoding: what its mark says, UTF-8, or a guess."""
     content = path.read_bytes()
     marked = [name for mark, name in _MARKS.items() if content.startswith(mark)]
     problem: UnicodeDecodeError | None = None

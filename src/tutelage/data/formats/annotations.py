@@ -66,8 +66,7 @@ def catalog_of(given: Given, listed: Annotations) -> Catalog:
     """The catalog of what is listed in a file, whose images lie beside it or in --image-root.
 
     An image that is missing stays listed: a run says that it cannot be read. With --image-root the
-    images there that the file does not list are unlabelled ones, or else left out. TutelageError
-    where no image is there, a name fits several, or most labelled images have several labels.
+    images there that the file does not list are unlabelled ones, or else left out.
     """
     where, asked = str(given.path), given.asked.image_root or None
     images = Images(asked, given.path if given.is_folder else given.path.parent)

@@ -1,7 +1,4 @@
-"""Files that lie beside their images: COCO's JSON and Roboflow's table.
-
-They lie in one folder, or in one for each split.
-"""
+"""Files that lie beside their images or their splits': COCO's JSON and Roboflow's table."""
 
 from __future__ import annotations
 
@@ -32,11 +29,7 @@ def is_coco(given: Given) -> bool:
 
 
 def read_coco(given: Given) -> Catalog:
-    """The catalog of COCO's JSON: the category of an image's annotations is its label.
-
-    Boxes are not looked at, nor are captions or key points. TutelageError where a shape is wrong,
-    an id is unknown or occurs twice, or images hold several categories each: that is detection.
-    """
+    """The catalog of COCO's JSON: the category of an image's annotations is its label."""
     return read_files(given, files_called(_COCO, given), _of_coco)
 
 
@@ -103,10 +96,7 @@ def is_one_hot(given: Given) -> bool:
 
 
 def read_one_hot(given: Given) -> Catalog:
-    """The catalog of Roboflow's ``_classes.csv``, which has a column of 0 and 1 for each class.
-
-    TutelageError where it has no column ``filename``, or a cell is neither 0 nor 1.
-    """
+    """The catalog of Roboflow's ``_classes.csv``: a column of 0 and 1 for each class."""
     return read_files(given, files_called(_ONE_HOT, given), _of_one_hot)
 
 

@@ -30,10 +30,7 @@ def fits(given: Given) -> bool:
 
 
 def read(given: Given) -> Catalog:
-    """The catalog of an export.
-
-    TutelageError where its labels are not choices, or several questions were asked.
-    """
+    """The catalog of an export."""
     return read_files(given, (), _annotations)
 
 
