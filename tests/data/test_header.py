@@ -76,14 +76,6 @@ def test_a_column_called_set_that_holds_splits_and_something_else_is_refused():
     assert str(caught.value) == expected
 
 
-def test_labels_that_are_no_classes_are_refused():
-    amounts = [str(number / 4) for number in range(12)]
-    with pytest.raises(TutelageError, match=r"among them 0.25; tutelage learns classes"):
-        check_labels("t", "age", amounts * 5)
-    with pytest.raises(TutelageError, match=r"another value in each of its 12 rows \(first: p0"):
-        check_labels("t", "patient", [f"p{number}" for number in range(12)])
-
-
 def test_few_labels_or_grades_are_classes():
     check_labels("t", "grade", ["1.5", "2", "2.5"] * 9)
     check_labels("t", "label", ["a", "b"])

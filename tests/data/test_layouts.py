@@ -133,13 +133,6 @@ yolo boxes
       COCO); tutelage learns one class for each image. Put the images into class folders
       (train/<class>/*.jpg), or give a table with the columns image and label
 
-voc
-    VOC2012/JPEGImages/1.png
-    VOC2012/Annotations/1.xml: <annotation/>
-    ! ROOT/VOC2012 holds JPEGImages and Annotations, which look like boxes or masks of objects
-      (YOLO, VOC, COCO); tutelage learns one class for each image. Put the images into class
-      folders (train/<class>/*.jpg), or give a table with the columns image and label
-
 masks
     images/1.png masks/1.png
     ! ROOT holds images and masks, which look like boxes or masks of objects (YOLO, VOC, COCO);
@@ -209,19 +202,6 @@ kaggle birds
     < birds.csv
     = train: 1 ant; val: 1 bee; test: 1 ant
 
-splits in a column with other names
-    1.png 2.png 3.png
-    x.csv: image,label,split | 1.png,ant,Training | 2.png,bee, | 3.png,bee,Unlabeled
-    < x.csv
-    = train: 1 ant, 1 bee, 1 -
-
-two label columns
-    1.png
-    x.csv: file,class,category | 1.png,ant,insect
-    < x.csv
-    ! ROOT/x.csv has several columns that may hold what --label-column names: class, category;
-      keep one, or choose it, as in --label-column 'class'
-
 two label columns and the option
     1.png 2.png
     x.csv: file,class,category | 1.png,ant,insect | 2.png,owl,bird
@@ -233,12 +213,6 @@ columns in another language
     x.csv: foto;art | 1.png;ant | 2.png;bee
     < x.csv image_column=foto label_column=Art
     = train: 1 ant, 1 bee
-
-an option that names no column
-    1.png
-    x.csv: file,class | 1.png,ant
-    < x.csv label_column=Art
-    ! ROOT/x.csv has no column Art (--label-column); found: file, class
 
 no header
     1.png 2.png
@@ -253,12 +227,6 @@ utf 16 with tabs
     < x.csv
     = train: 1 ant, 1 bee
 
-tsv with a mark
-    1.png 2.png
-    x.tsv [utf-8-sig]: image<tab>label | 1.png<tab>ant | 2.png<tab>bee
-    < x.tsv
-    = train: 1 ant, 1 bee
-
 cp949
     1.png 2.png
     x.csv [cp949]: image,label | 1.png,개미 | 2.png,꿀벌
@@ -267,14 +235,6 @@ cp949
     - ROOT/x.csv is not UTF-8 and is read as CP949 (Korean Windows); if names look wrong, save it
       as CSV UTF-8
 
-windows 1252
-    1.png 2.png 3.png
-    x.csv [cp1252]: image,label | 1.png,Käfer | 2.png,Ölfliege | 3.png,größer
-    < x.csv
-    = train: 1 Käfer, 1 größer, 1 Ölfliege
-    - ROOT/x.csv is not UTF-8 and is read as Windows-1252 (Western Europe); if names look wrong,
-      save it as CSV UTF-8
-
 isic ids without suffix
     ISIC_images/ISIC_0001.jpg ISIC_images/ISIC_0002.jpg ISIC_images/ISIC_0003.JPG
     x.csv: image_id,diagnosis | ISIC_0001,ant | ISIC_0002,bee | ISIC_0003,bee
@@ -282,13 +242,6 @@ isic ids without suffix
     = train: 1 ant, 2 bee
     - the images of ROOT/x.csv lie elsewhere, and were found (first:
       ROOT/ISIC_images/ISIC_0001.jpg)
-
-ids in two folders go by the tables split
-    train/1.png train/2.png test/1.png test/2.png
-    train.csv: id,label | 1,ant | 2,bee
-    < train.csv
-    = train: 1 ant, 1 bee
-    - the images of ROOT/train.csv lie elsewhere, and were found (first: ROOT/train/1.png)
 
 ids in two folders
     small/1.png large/1.png
@@ -327,13 +280,6 @@ a label that is an id
     < x.csv
     ! ROOT/x.csv: column label holds another value in each of its 12 rows (first: patient0), so
       these are no classes; choose the column of the classes with --label-column
-
-a label that may mean none
-    1.png 2.png 3.png
-    x.csv: image,label | 1.png,ant | 2.png,bee | 3.png,NA
-    < x.csv
-    ! ROOT/x.csv: column label holds 'NA' in 1 rows; if that means no label, leave these cells
-      empty, and if it is a class, give it another name
 
 a spreadsheet
     labels.xlsx:

@@ -32,75 +32,72 @@ def exported(folder, *images, labels=("cat", "dog"), name="annotations.xml"):
     return put(folder / name, text.encode())
 
 
-def test_tags_are_labels_and_images_without_one_are_unlabelled(tmp_path):
-    for name in ("a.jpg", "b/b &amp;.jpg", "c.jpg"):
-        put(tmp_path / name.replace("&amp;", "&"))
-    path = exported(tmp_path, image("a.jpg", "cat"), image("b/b &amp;.jpg", "dog"), image("c.jpg"))
-    assert by_name(read_catalog(path)) == {
-        "a.jpg": ("cat", "train"),
-        "b/b &.jpg": ("dog", "train"),
-        "c.jpg": (None, "train"),
-    }
+NO_USE = "1 image skipped or of no use (first: ROOT/c.jpg): left out; label such images in the tool"
+HINTS = ("cat", "dog", "cat (predicted)", "dog (predicted)", "one (predicted)")
+
+
+@pytest.mark.parametrize(
+    ("files", "images", "labels", "found"),
+    [
+        pytest.param(
+            "a.jpg b/b&.jpg c.jpg",
+            [image("a.jpg", "cat"), image("b/b&amp;.jpg", "dog"), image("c.jpg")],
+            ("cat", "dog"),
+            {"a.jpg": ("cat", "train"), "b/b&.jpg": ("dog", "train"), "c.jpg": (None, "train")},
+            id="images without a tag are unlabelled",
+        ),
+        pytest.param(
+            "a.jpg b.jpg",
+            [image("a.jpg", "cat (predicted)", "dog"), image("b.jpg", "dog (predicted)")],
+            HINTS,
+            {"a.jpg": ("dog", "train"), "b.jpg": (None, "train")},
+            id="tags of a model are no labels",
+        ),
+        pytest.param(
+            "a.jpg",
+            [image("a.jpg", "one (predicted)")],
+            HINTS,
+            {"a.jpg": ("one (predicted)", "train")},
+            id="somebody's own class",
+        ),
+        pytest.param(
+            "train/a.jpg valid/a.jpg",
+            [image("train/a.jpg", "cat"), image("valid/a.jpg", "cat")],
+            ("cat", "dog"),
+            {"train/a.jpg": ("cat", "train"), "valid/a.jpg": ("cat", "val")},
+            id="images in the folders of splits keep their split",
+        ),
+    ],
+)
+def test_tags_are_labels(files, images, labels, found, tmp_path):
+    for name in files.split():
+        put(tmp_path / name)
+    assert by_name(read_catalog(exported(tmp_path, *images, labels=labels))) == found
+
+
+def test_tags_for_splits_and_for_images_of_no_use(tmp_path):
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
+        put(tmp_path / name)
+    tags = {"a.jpg": ("cat", "(test)"), "b.jpg": ("(val)", "dog"), "c.jpg": ("cat", "(of no use)")}
+    path = exported(tmp_path, *(image(name, *of) for name, of in tags.items()))
+    catalog = read_catalog(path, TableConfig(image_root=str(tmp_path)))
+    expected = {"a.jpg": ("cat", "test"), "b.jpg": ("dog", "val"), "d.jpg": (None, "train")}
+    assert by_name(catalog) == expected
+    assert catalog.warnings[0].replace(str(tmp_path), "ROOT").startswith(NO_USE)
 
 
 def test_a_project_with_its_images_is_read_as_a_folder(tmp_path):
-    put(tmp_path / "images/Train/a.jpg", b"train")
-    put(tmp_path / "images/Test/a.jpg", b"test")
-    put(tmp_path / "images/default/a.jpg", b"other")
-    exported(
-        tmp_path,
-        image("a.jpg", "dog", subset="Test", task_id="2"),
-        image("a.jpg", "cat", subset="Train", task_id="1"),
-        image("a.jpg", "cat", subset="default", task_id="3"),
-    )
+    for subset in ("Train", "Test", "default"):
+        put(tmp_path / "images" / subset / "a.jpg", subset.encode())
+    labels = {"Test": "dog", "Train": "cat", "default": "cat"}
+    exported(tmp_path, *(image("a.jpg", of, subset=subset) for subset, of in labels.items()))
     catalog = read_catalog(tmp_path)
     assert by_name(catalog) == {
         "images/Test/a.jpg": ("dog", "test"),
         "images/Train/a.jpg": ("cat", "train"),
         "images/default/a.jpg": ("cat", "train"),
     }
-    assert catalog.source.read(0) == b"test"
-
-
-def test_tags_of_a_model_are_no_labels(tmp_path):
-    put(tmp_path / "a.jpg")
-    put(tmp_path / "b.jpg")
-    labels = ("cat", "dog", "cat (predicted)", "dog (predicted)", "one (predicted)")
-    path = exported(
-        tmp_path,
-        image("a.jpg", "cat (predicted)", "dog"),
-        image("b.jpg", "dog (predicted)"),
-        labels=labels,
-    )
-    catalog = read_catalog(path)
-    assert by_name(catalog) == {"a.jpg": ("dog", "train"), "b.jpg": (None, "train")}
-    own = exported(tmp_path, image("a.jpg", "one (predicted)"), labels=labels)
-    assert read_catalog(own).classes == ("one (predicted)",)  # somebody's own class
-
-
-def test_tags_for_splits_and_for_images_of_no_use(tmp_path):
-    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
-        put(tmp_path / name)
-    path = exported(
-        tmp_path,
-        image("a.jpg", "cat", "(test)"),
-        image("b.jpg", "(val)", "dog"),
-        image("c.jpg", "cat", "(of no use)"),
-    )
-    catalog = read_catalog(path, TableConfig(image_root=str(tmp_path)))
-    assert by_name(catalog) == {
-        "a.jpg": ("cat", "test"),
-        "b.jpg": ("dog", "val"),
-        "d.jpg": (None, "train"),
-    }
-    assert catalog.warnings[0].startswith("1 image skipped or of no use (first: ")
-
-
-def test_images_in_the_folders_of_splits_keep_their_split(tmp_path):
-    put(tmp_path / "train/a.jpg")
-    put(tmp_path / "valid/a.jpg")
-    path = exported(tmp_path, image("train/a.jpg", "cat"), image("valid/a.jpg", "cat"))
-    assert read_catalog(path).splits.tolist() == ["train", "val"]
+    assert catalog.source.read(0) == b"Test"
 
 
 def test_shapes_are_explained(tmp_path):
