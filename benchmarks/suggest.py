@@ -107,7 +107,7 @@ def choose(arm: str, features: Floats, labels: Ints, each: int, seed: int) -> In
     rng = np.random.default_rng([seed, 1])
     classes = np.unique(labels)
     if arm == "suggested":
-        return first_to_label(features, each * len(classes), seed=seed).order
+        return first_to_label(features, each * len(classes), seed=seed)[0]
     order = rng.permutation(len(labels))
     if arm == "random":
         return order[: each * len(classes)]

@@ -26,7 +26,6 @@ from tutelage.data.open import open_data
 from tutelage.explore import suggest
 from tutelage.models.folder import load_model
 from tutelage.review.items import Items, open_suggested
-from tutelage.stats.suggest import Suggestion
 from tutelage.system.errors import TutelageError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -214,9 +213,9 @@ def test_a_larger_budget_adds_beside_what_was_chosen_and_labelled(
 ) -> None:
     asked: dict[str, Any] = {}
 
-    def first(features: Any, count: int, *, labeled: Any, seed: int) -> Suggestion:
+    def first(features: Any, count: int, *, labeled: Any, seed: int) -> Any:
         asked.update(features=features, count=count, labeled=labeled, seed=seed)
-        return Suggestion(np.arange(count)[::-1], [f"new {i}" for i in range(count)])
+        return np.arange(count)[::-1], [f"new {i}" for i in range(count)]
 
     monkeypatch.setattr(suggest, "first_to_label", first)
     first_ones = chosen[1]["suggested"]
@@ -237,7 +236,7 @@ def test_existing_labels_are_covered_and_never_suggested(
     asked: list[int] = []
     original = suggest.first_to_label
 
-    def first(features: Any, count: int, *, labeled: Any, seed: int) -> Suggestion:
+    def first(features: Any, count: int, *, labeled: Any, seed: int) -> Any:
         asked.append(len(labeled))
         return original(features, count, labeled=labeled, seed=seed)
 

@@ -64,15 +64,6 @@ def test_the_pool_keeps_the_class_frequencies_it_was_fitted_to() -> None:
     np.testing.assert_allclose(beliefs, aligned, atol=1e-4)
 
 
-def test_neither_place_nor_scale_of_the_features_matters() -> None:
-    features, truth = blobs()
-    prior = np.array([0.75, 0.25])
-    one = fit_clusters(features[:8], truth[:8], features[8:], prior)(features)
-    moved = 3 * features + 5
-    other = fit_clusters(moved[:8], truth[:8], moved[8:], prior)(moved)
-    np.testing.assert_allclose(one, other, atol=1e-3)
-
-
 def test_a_class_without_labels_has_no_cluster() -> None:
     features, truth = blobs()
     of_two = fit_clusters(features[:8], truth[:8], features[8:], np.array([0.6, 0.4]))

@@ -162,15 +162,15 @@ def choose(
     features = _features(data, np.concatenate([pool, covered]), size, console)
     looked = time.monotonic()
     labeled = features[len(pool) :] if len(covered) else None
-    found = first_to_label(features[: len(pool)], wanted, labeled=labeled, seed=seed)
+    order, why = first_to_label(features[: len(pool)], wanted, labeled=labeled, seed=seed)
     seconds = {"features": looked - began, "choice": time.monotonic() - looked}
     console.say(
         f"features of {data.base.spec.architecture} at {size} px: {seconds['features']:.0f} s, "
         f"choice: {seconds['choice']:.1f} s",
         seconds=seconds,
     )
-    images = (*earlier.images, *(names[row] for row in pool[found.order]))
-    return images, (*earlier.why, *found.why), candidates
+    images = (*earlier.images, *(names[row] for row in pool[order]))
+    return images, (*earlier.why, *why), candidates
 
 
 def _features(data: LoadedData, rows: Rows, size: int, console: Console) -> Floats:

@@ -112,71 +112,39 @@ class Comparison:
         the likelihood moves with every image. It does not count where the folds' models were
         trained for fewer steps than the stage's own.
         """
-        return not self._lost_images and (self.shortened or not self._less_likely)
-
-    @property
-    def _lost_images(self) -> bool:
-        return lost_images(self.wins, self.losses)
-
-    @property
-    def _less_likely(self) -> bool:
-        return self.nll_after > self.nll_before
+        less_likely = self.nll_after > self.nll_before and not self.shortened
+        return not (lost_images(self.wins, self.losses) or less_likely)
 
     @property
     def reason(self) -> str:
         """The verdict in words, with what was compared and on how many images."""
         if self.n == 0:
             return "it was not judged, because there are no held-out labels to compare on"
-        images = counted(self.n, "held-out image")
-        accuracy = _accuracy(self.before, self.after)
-        if self._lost_images:
-            return (
-                f"it gets {self.losses - self.wins} fewer of {images} right than the step before, "
-                f"by more than chance explains ({accuracy}; {self._log_loss})"
-            )
-        said = self._right_of(images)
-        if not self.accepted:
-            no_gain, but = ("", "but") if self.wins > self.losses else ("it shows no gain: ", "and")
-            lower = f"{but} gives the true labels lower probabilities"
-            return f"{no_gain}{said}, {lower} ({self._log_loss}{self._chance}; {accuracy})"
-        if self.nll_after < self.nll_before:
-            but = "but" if self.wins < self.losses else "and"
-            said += f", {but} gives the true labels higher probabilities"
-        said += f" ({accuracy}; {self._log_loss})"
-        if self._less_likely:
-            said += ", whose log-loss does not count: these models were trained for fewer steps"
-        return said
-
-    def _right_of(self, images: str) -> str:
-        """How many of the images it gets right, against the step before; chance explains a loss."""
         more = self.wins - self.losses
-        if not more:
-            return f"it gets as many of {images} right as the step before"
-        if more > 0:
-            return f"it gets {more} more of {images} right than the step before"
-        return f"it gets {-more} fewer of {images} right than the step before, which may be chance"
-
-    @property
-    def _log_loss(self) -> str:
-        before, after = (f"{value:#.3g}" for value in (self.nll_before, self.nll_after))
-        if before != after:
-            return f"log-loss {before} to {after}"
-        if self.nll_before == self.nll_after:
-            return f"log-loss {after}, as before"
-        return f"log-loss {after}, hardly {'more' if self._less_likely else 'less'} than before"
-
-    @property
-    def _chance(self) -> str:
-        """Whether chance alone explains the change of the log-loss, where that is known."""
-        if self.nll_error is None:
-            return ""
-        within = self.nll_after - self.nll_before <= 1.645 * self.nll_error
-        return ", which may be chance" if within else ", more than chance explains"
-
-
-def _accuracy(before: float, after: float) -> str:
-    was, now = f"{before:.1%}", f"{after:.1%}"
-    return f"accuracy {now}, as before" if was == now else f"accuracy {was} to {now}"
+        amount = "as many" if not more else f"{abs(more)} {'more' if more > 0 else 'fewer'}"
+        said = f"it gets {amount} of {counted(self.n, 'held-out image')} right "
+        said += f"{'than' if more else 'as'} the step before"
+        figures = (
+            f"accuracy {self.before:.1%} to {self.after:.1%}, "
+            f"log-loss {self.nll_before:#.3g} to {self.nll_after:#.3g}"
+        )
+        if lost_images(self.wins, self.losses):
+            return f"{said}, by more than chance explains ({figures})"
+        said += ", which may be chance" if more < 0 else ""
+        change = self.nll_after - self.nll_before
+        if not self.accepted:
+            start, but = ("", "but") if more > 0 else ("it shows no gain: ", "and")
+            chance = ""
+            if self.nll_error is not None:
+                within = change <= 1.645 * self.nll_error
+                chance = ", which may be chance" if within else ", more than chance explains"
+            lower = f"{but} gives the true labels lower probabilities{chance}"
+            return f"{start}{said}, {lower} ({figures})"
+        if change < 0:
+            said += f", {'but' if more < 0 else 'and'} gives the true labels higher probabilities"
+        if change > 0:
+            figures += ", which does not count: these models were trained for fewer steps"
+        return f"{said} ({figures})"
 
 
 def compare(before: Floats, after: Floats, labels: Ints, *, shortened: bool = False) -> Comparison:

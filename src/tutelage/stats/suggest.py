@@ -9,7 +9,6 @@ arXiv:2407.12212, algorithm 1). benchmarks/log.md compares it with other rules.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,18 +25,13 @@ SAME = 1e-3  # distance of unit vectors below which float32 tells no two images 
 ROUNDING = 1e-6  # of such distances, on average
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """Images to label, the first ones first; every beginning of the list is a choice by itself."""
-
-    order: Ints  # (n,) positions among the candidates
-    why: list[str]  # (n,) a few plain words on each
-
-
 def first_to_label(
     features: Floats, count: int, *, labeled: Floats | None = None, seed: int = 0
-) -> Suggestion:
+) -> tuple[Ints, list[str]]:
     """Choose ``count`` of the unlabelled images (N, D) to label, without a model.
+
+    Their positions (n,), the first ones first, come with a few plain words on each; every
+    beginning of the list is a choice by itself.
 
     Every feature is standardised. What the ``labeled`` images (L, D) stand for needs no others, and
     no image is chosen that is a copy of a chosen or labelled one. So there are fewer than ``count``
@@ -46,7 +40,7 @@ def first_to_label(
     known = features[:0] if labeled is None else labeled
     points, labeled_points = directions(features, known, seed=seed)
     order = _medoids(points, np.ones(len(points), np.float32), count, labeled_points, seed)
-    return Suggestion(order, _reasons(points, order, labeled_points))
+    return order, _reasons(points, order, labeled_points)
 
 
 def doubt(probs: Floats) -> Floats:
@@ -79,6 +73,11 @@ def directions(features: Floats, labeled: Floats, *, seed: int) -> tuple[Floats,
     """
     rng = np.random.default_rng(seed)
     n, total = len(features), len(features) + len(labeled)
+    if not all(np.isfinite(f[part]).all() for f in (features, labeled) for part in _blocks(len(f))):
+        raise TutelageError(
+            "a feature is infinite or not a number, so images cannot be compared; a trunk that "
+            "overflows in half precision makes such features: make them in float32"
+        )
     if total == 0:
         return np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32)
     rows = np.sort(rng.permutation(total)[:STOOD_FOR])
@@ -88,8 +87,6 @@ def directions(features: Floats, labeled: Floats, *, seed: int) -> tuple[Floats,
     # The small constant keeps a feature that is almost always zero from being blown up.
     scale = 1 / (sample.std(axis=0) + 1e-3)
     sample = (sample - mean) * scale
-    if not np.isfinite(sample).all():
-        raise _not_finite()
     width = min(DIRECTIONS + OVERSAMPLED, *sample.shape)
     basis = rng.standard_normal((sample.shape[1], width), dtype=np.float32)
     for _ in range(POWERS):
@@ -104,17 +101,8 @@ def _unit(features: Floats, mean: Floats, basis: Floats) -> Floats:
     points = np.empty((len(features), basis.shape[1]), np.float32)
     for part in _blocks(len(features)):
         points[part] = (features[part] - mean) @ basis
-    if not np.isfinite(points).all():
-        raise _not_finite()
     points /= np.linalg.norm(points, axis=1, keepdims=True) + 1e-12
     return points
-
-
-def _not_finite() -> TutelageError:
-    return TutelageError(
-        "a feature is infinite or not a number, so images cannot be compared; a trunk that "
-        "overflows in half precision makes such features: make them in float32"
-    )
 
 
 def _medoids(points: Floats, weights: Floats, count: int, labeled: Floats, seed: int) -> Ints:

@@ -26,13 +26,10 @@ DIVISIONS = 999  # besides the true one
 
 
 class Test(NamedTuple):
-    """What one statistic says.
+    """What one statistic says."""
 
-    ``p`` is its own p-value; ``adjusted`` is the one that holds for all tests together.
-    """
-
-    p: float
-    adjusted: float
+    p: float  # its own p-value
+    adjusted: float  # the one that holds for all tests together
 
 
 def two_sample_tests(

@@ -123,11 +123,11 @@ def _write(
     shown: list[tuple[str, str, NDArray[np.uint8] | None]] = []
     if pictures:
         ours, known = (part["features"].astype(np.float32) for part in (seen, reference.seen))
-        chosen = first_to_label(ours, budget, labeled=known)
-        places = [_place(pictures[i].name) for i in chosen.order]
-        table = "".join(map(csv_line, [("image", "why"), *zip(places, chosen.why, strict=True)]))
+        order, reasons = first_to_label(ours, budget, labeled=known)
+        places = [_place(pictures[i].name) for i in order]
+        table = "".join(map(csv_line, [("image", "why"), *zip(places, reasons, strict=True)]))
         write_atomically(out / TO_LABEL, table.encode("utf-8", "backslashreplace"))
-        for rank, (i, why) in enumerate(zip(chosen.order, chosen.why, strict=True)):
+        for rank, (i, why) in enumerate(zip(order, reasons, strict=True)):
             pixels = None
             if rank < SHOWN:
                 with contextlib.suppress(UnreadableImage, OSError):  # it may be gone by now
