@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,40 +41,34 @@ def fits(given: Given) -> bool:
 def read(given: Given) -> Catalog:
     """The catalog of a folder; the data set in memory gives the same one."""
     given.check_no_table()
-    path = given.path
-    parts: dict[str, list[SplitImages]] = {}
-    for split, file in _files(path):
-        parts.setdefault(split, []).append(_shard(file))
-    return catalog_of_splits(str(path), {name: joined(shards) for name, shards in parts.items()})
+    parts: list[tuple[str, SplitImages]] = []
+    counts: Counter[str] = Counter()
+    for split, file in _files(given.path):
+        parts.append((split, _shard(file, counts[split])))
+        counts[split] += len(parts[-1][1].names)
+    return catalog_of_splits(str(given.path), parts)
 
 
-def catalog_of_splits(where: str, splits: Mapping[str, SplitImages]) -> Catalog:
-    """One catalog of several data sets, each a split; an image is ``<split>/<name>``."""
-    if unknown := sorted(name for name in splits if split_of(name) is None):
+def catalog_of_splits(where: str, parts: Iterable[tuple[str, SplitImages]]) -> Catalog:
+    """One catalog of several data sets, each of a split; an image is ``<split>/<name>``."""
+    known = [*SPLIT_NAMES]  # their order, whatever order they come in
+    parts = [*parts]
+    if unknown := sorted({split for split, _ in parts if split_of(split) is None}):
         raise TutelageError(
-            f"{where} has the split {', '.join(unknown)}; known: {', '.join(SPLIT_NAMES)}. "
+            f"{where} has the split {', '.join(unknown)}; known: {', '.join(known)}. "
             "Give the splits you mean in Python: tutelage.run({'train': ..., 'test': ...}, OUT)"
         )
-    known = [*SPLIT_NAMES]  # their order, whatever order they come in
-    order = sorted(splits, key=lambda name: known.index(name.strip().lower()))
-    whole = joined([splits[split] for split in order])
-    images = [(split, name) for split in order for name in splits[split].names]
-    names, roles = [f"{split}/{name}" for split, name in images], [split for split, _ in images]
-    return make_catalog(where, names, whole.labels, roles, whole.source)
-
-
-def joined(parts: Sequence[SplitImages]) -> SplitImages:
-    """Data sets one after the other; the rows of several are numbered anew."""
-    sizes = [len(part.names) for part in parts]
-    if len(parts) == 1:
-        return parts[0]
-    which = np.repeat(np.arange(len(parts)), sizes)
-    rows = np.concatenate([np.arange(size) for size in (*sizes, 0)])
-    return SplitImages(
-        names=[str(number) for number in range(sum(sizes))],
-        labels=[label for part in parts for label in part.labels],
-        source=Parts(tuple(part.source for part in parts), which, rows),
+    parts.sort(key=lambda part: known.index(part[0].strip().lower()))
+    sizes = [len(of.names) for _, of in parts]
+    source = Parts(
+        sources=tuple(of.source for _, of in parts),
+        which=np.repeat(np.arange(len(parts)), sizes),
+        rows=np.concatenate([np.arange(size) for size in (*sizes, 0)]),
     )
+    names = [f"{split}/{name}" for split, of in parts for name in of.names]
+    labels = [label for _, of in parts for label in of.labels]
+    roles = [split for split, of in parts for _ in of.names]
+    return make_catalog(where, names, labels, roles, source)
 
 
 def image_and_label(kinds: Mapping[str, str], where: str) -> tuple[str, str | None]:
@@ -108,7 +103,8 @@ def _column(kinds: Mapping[str, str], kind: str, usual: str, where: str) -> str 
     return found[0] if found else None
 
 
-def _shard(file: Path) -> SplitImages:
+def _shard(file: Path, before: int) -> SplitImages:
+    """The images of a file, numbered from ``before``."""
     table = Table(file)
     kinds = {
         name: str(table.features.get(name, {}).get("_type", "")) for name in table.schema.names
@@ -119,7 +115,7 @@ def _shard(file: Path) -> SplitImages:
         values, names = table.labels(label)
         labels = [class_text(value, names) for value in values]
     source = ArrowSource(file, images) if file.suffix == ".arrow" else ParquetSource(file, images)
-    return SplitImages([str(row) for row in range(len(labels))], labels, source)
+    return SplitImages([str(before + row) for row in range(len(labels))], labels, source)
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:

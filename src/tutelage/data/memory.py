@@ -53,7 +53,7 @@ def read_memory(data: MapStyle | Mapping[str, MapStyle], split: str = "train") -
     if not splits:
         raise TutelageError(f"DATA is an empty {type(data).__name__}; {EXPECTED}")
     return catalog_of_splits(
-        "the data set in memory", {str(name): _rows(of) for name, of in splits.items()}
+        "the data set in memory", ((str(name), _rows(of)) for name, of in splits.items())
     )
 
 
