@@ -20,7 +20,6 @@ from tutelage.data.duplicates import (
     read_duplicates,
     write_duplicates,
 )
-from tutelage.data.split import make_split
 from tutelage.data.store import ImageStore
 
 CANVAS = 64
@@ -63,19 +62,23 @@ def pairs_of(images: np.ndarray, rank: list[int] | None = None) -> set[tuple[int
     return {*find_pairs(tiny.store(images), np.array(rank or [LABELED] * len(images)))}
 
 
-def catalog_of(rows: list[tuple[str, str]]) -> Catalog:
-    """Of (split, class or empty) rows, named a, b, c, ..."""
-    classes = ("ant", "bee")
-    labels = [classes.index(label) if label else -1 for _, label in rows]
-    names = [chr(ord("a") + i) if i < 26 else f"z{i}" for i in range(len(rows))]
-    return of_arrays(names, labels, [split for split, _ in rows], classes)
+def photo_album(text: str, reviewed: str = "") -> tuple[Catalog, ImageStore]:
+    """The images a, b, c, ... of "A test ant, a train -": letters are photos, small ones near ones.
 
-
-def decided(images: np.ndarray, rows: list[tuple[str, str]], **options: bool) -> Duplicates:
-    """Of these images and a pool of others, which tell how near others are."""
-    pool = [("train", "")] * len(OTHERS)
-    store = tiny.store(np.concatenate([images, OTHERS]))
-    return find_duplicates(catalog_of([*rows, *pool]), store, **options)
+    A pool of others tells how near others are.
+    """
+    rows = [row.split() for row in text.split(", ")]
+    scenes = dict(zip("ABCDEFGH", photos(8), strict=True))
+    images = [
+        scenes[p.upper()] if p.isupper() else encoded(scenes[p.upper()], 90) for p, *_ in rows
+    ]
+    rows += [["", "train", "-"]] * len(OTHERS)
+    names = [chr(ord("a") + i) if i < 20 else f"z{i}" for i in range(len(rows))]
+    labels = [("ant", "bee", "-").index(label) for *_, label in rows]
+    labels = [-1 if label == 2 else label for label in labels]
+    catalog = of_arrays(names, labels, [split for _, split, _ in rows], ("ant", "bee"))
+    catalog = dataclasses.replace(catalog, reviewed=frozenset(reviewed))
+    return catalog, tiny.store(np.concatenate([np.stack(images), OTHERS]))
 
 
 def test_exact_copies_are_found_and_different_images_are_not() -> None:
@@ -183,93 +186,63 @@ def test_many_alike_hashes_are_bounded_and_the_nearest_stay(
     assert len(duplicates._similar(np.zeros(500, dtype=np.uint64), 500)) == 0
 
 
-def test_copies_of_test_and_val_take_no_part_in_training() -> None:
-    images = photos(10)
-    images[1], images[2], images[3] = images[0], encoded(images[0], 90), images[0]
-    images[5] = images[4]
-    rows = [
-        ("test", "ant"), ("train", "ant"), ("train", ""), ("val", "ant"),
-        ("val", "bee"), ("train", "bee"), ("train", "ant"), ("train", "bee"),
-        ("train", ""), ("test", "bee"),
-    ]  # fmt: skip
-    found = decided(images, rows)
-    assert found.left_out == {"b", "c", "d", "f"}
-    assert found.leaking("test") == {"a"}
-    assert found.leaking("val") == {"e"}
-    assert "3 images outside of test are copies of 1 test image (" in found.notes[0]
-    assert "(2 exact, 1 near; first: b of a)" in found.notes[0]
-    catalog = catalog_of(rows)
-    used = np.array([name not in found.left_out for name in catalog.names])
-    split = make_split(catalog, used, labels_per_class=None, limit=None, seed=0)
-    assert split.roles.tolist() == [
-        *("test", "unused", "unused", "unused", "val"),
-        *("unused", "labeled", "labeled", "unlabeled", "test"),
-    ]
-    kept = decided(images, rows, keep=True)
-    assert kept.left_out == set()
-    assert [pair.image for pair in kept.found] == [pair.image for pair in found.found]
-    assert "figures on test images are too good" in kept.notes[0]
-
-
-def test_two_labels_take_no_part_unless_a_person_decided() -> None:
-    images = photos(8)
-    images[1] = encoded(images[0], 90)
-    images[3] = images[2]
-    rows = [
-        ("train", "ant"), ("train", "bee"), ("test", "ant"), ("test", "bee"),
-        ("train", "ant"), ("train", "bee"), ("train", "ant"), ("train", ""),
-    ]  # fmt: skip
-    found = decided(images, rows)
-    assert found.left_out == {"a", "b"}  # test images stay what they are
-    assert len(found.found) == 2
-    assert (
-        "2 pairs of copies under two labels (b is bee, a is ant; d is bee, c is ant)"
-        in " ".join(found.notes)
-    )
-    for reviewed, gone in (({"a"}, {"b"}), ({"b"}, {"a"}), ({"a", "b"}, set())):
-        catalog = dataclasses.replace(
-            catalog_of([*rows, *[("train", "")] * 40]), reviewed=frozenset(reviewed)
-        )
-        store = tiny.store(np.concatenate([images, OTHERS]))
-        assert find_duplicates(catalog, store).left_out == gone
+LEAKS = (
+    "A test ant, A train ant, a train -, A val ant, B val bee, B train bee, C train ant, "
+    "D train bee, E train -, F test bee"
+)
+TWO_LABELS = "A train ant, a train bee, B test ant, B test bee, C train ant, D train bee"
+THREE = "A train ant, A train ant, A train bee"
+ONCE = "A train -, A train -, a train -, B train ant, b train -"
 
 
 @pytest.mark.parametrize(
-    ("reviewed", "gone"),
-    [("a", {"b", "c"}), ("b", {"a", "c"}), ("c", {"a", "b"}), ("bc", {"a"}), ("", {"a", "b", "c"})],
+    ("rows", "options", "gone", "said"),
+    [
+        (LEAKS, {}, "bcdf", ["3 images outside of test are copies of 1 test image (2 exact, 1 ne"]),
+        (LEAKS, {"keep": True}, "", ["figures on test images are too good"]),
+        # Test images stay what they are, and so does what a person decided.
+        (TWO_LABELS, {}, "ab", ["2 pairs of copies under two labels (b is bee, a is ant; d is be"]),
+        (TWO_LABELS, {"reviewed": "a"}, "b", []),
+        (TWO_LABELS, {"reviewed": "b"}, "a", []),
+        (TWO_LABELS, {"reviewed": "ab"}, "", []),
+        (THREE, {}, "abc", []),
+        (THREE, {"reviewed": "a"}, "bc", []),
+        (THREE, {"reviewed": "b"}, "ac", []),
+        (THREE, {"reviewed": "c"}, "ab", []),
+        (THREE, {"reviewed": "bc"}, "a", []),
+        (
+            "A train -, A train ant, A train ant, A train -, B train bee, b train bee, C train -, "
+            "C train -",
+            {},
+            "acd",
+            [
+                "took no part, so that each image counts once: 3 (first: a of b; duplicates.csv",
+                "copies of other training images that took part: 1 (first: f of e;",
+            ],
+        ),
+        (ONCE, {}, "", []),
+        (ONCE, {"pool_once": True}, "bce", ["so that each image counts once: 3 (first: b of a;"]),
+        (ONCE, {"pool_once": True, "keep": True}, "", []),
+        ("A train ant, a train ant, B train -", {"pool_once": True}, "", []),
+        ("A test -, A train ant, B train bee", {}, "", []),
+    ],
 )
-def test_of_exact_copies_under_two_labels_a_reviewed_one_stays(
-    reviewed: str, gone: set[str]
-) -> None:
-    images = photos(8)
-    images[1:3] = images[0]
-    rows = [("train", "ant"), ("train", "ant"), ("train", "bee"), *[("train", "")] * 45]
-    catalog = dataclasses.replace(catalog_of(rows), reviewed=frozenset(reviewed))
-    store = tiny.store(np.concatenate([images, OTHERS]))
-    assert find_duplicates(catalog, store).left_out == gone
+def test_what_becomes_of_copies(rows, options, gone, said) -> None:
+    flags = {name: value for name, value in options.items() if name != "reviewed"}
+    found = find_duplicates(*photo_album(rows, options.get("reviewed", "")), **flags)
+    assert found.left_out == {*gone}
+    for text in said:
+        assert text in " ".join(found.notes)
 
 
-def test_exact_copies_in_train_count_once_and_near_ones_stay() -> None:
-    images = photos(8)
-    images[[0, 2, 3]] = images[1]
-    images[5] = encoded(images[4], 90)
-    images[7] = images[6]
-    rows = [("train", ""), ("train", "ant"), ("train", "ant"), ("train", "")]
-    rows += [("train", "bee"), ("train", "bee"), ("train", ""), ("train", "")]
-    found = decided(images, rows)
-    assert found.left_out == {"a", "c", "d"}
-    said = " ".join(found.notes)
-    of = "copies of other training images that took"
-    assert f"{of} no part, so that each image counts once: 3 (first: a of b; dupl" in said
-    assert f"{of} part: 1 (first: f of e;" in said
+def test_each_side_of_a_leak_is_known_and_keeping_changes_nothing_else() -> None:
+    found, kept = (find_duplicates(*photo_album(LEAKS), keep=keep) for keep in (False, True))
+    assert (found.leaking("test"), found.leaking("val")) == ({"a"}, {"e"})
+    assert [pair.image for pair in kept.found] == [pair.image for pair in found.found]
 
 
 def test_the_file_says_it_again(tmp_path) -> None:
-    images = photos(6)
-    images[1], images[3] = images[0], images[2]
-    rows = [("test", "ant"), ("train", "ant"), ("train", "bee"), ("train", "ant")]
-    rows += [("train", "bee"), ("train", "")]
-    found = decided(images, rows)
+    found = find_duplicates(*photo_album("A test ant, A train ant, B train bee, B train ant"))
     write_duplicates(found, tmp_path / "duplicates.csv")
     assert (tmp_path / "duplicates.csv").read_text().splitlines() == [
         "image,split,label,other,other_split,other_label,kind,left_out",
@@ -283,39 +256,9 @@ def test_the_file_says_it_again(tmp_path) -> None:
         read_duplicates(tmp_path / "bad.csv")
 
 
-def test_unreadable_images_and_test_images_without_a_label_are_copies_of_nothing() -> None:
-    images = photos(6)
-    images[1] = images[0]
-    images[3] = images[2]
-    rows = [("test", "ant"), ("train", "ant"), ("test", ""), ("train", "ant")]
-    rows += [("train", "bee"), ("train", "")]
-    plain = tiny.store(images)
-    readable = np.array([False, *[True] * 5])
-    store = ImageStore(images, plain.aspect, readable, {"a": "broken"}, CANVAS, False)
-    assert find_duplicates(catalog_of(rows), store) == Duplicates()
-
-
-# --- a pool in which each image counts once
-
-
-def test_copies_within_the_pool_take_no_part_where_each_image_counts_once() -> None:
-    images = photos(6)
-    images[1] = images[0]
-    images[2] = encoded(images[0])
-    images[4] = encoded(images[3])
-    rows = [("train", "")] * 3 + [("train", "ant")] + [("train", "")] * 2
-    assert decided(images, rows).left_out == frozenset()
-    found = decided(images, rows, pool_once=True)
-    assert found.left_out == {"b", "c", "e"}
-    (note,) = found.notes
-    assert "took no part, so that each image counts once: 3 (first: b of a; dupl" in note
-    kept = decided(images, rows, pool_once=True, keep=True)
-    assert kept.left_out == frozenset()
-    assert len(kept.found) >= 3
-
-
-def test_labelled_near_copies_stay_where_each_image_of_the_pool_counts_once() -> None:
-    images = photos(3)
-    images[1] = encoded(images[0])
-    rows = [("train", "ant"), ("train", "ant"), ("train", "")]
-    assert decided(images, rows, pool_once=True).left_out == frozenset()
+def test_unreadable_images_are_copies_of_nothing() -> None:
+    catalog, plain = photo_album("A test ant, A train ant, B train bee")
+    readable = plain.readable.copy()
+    readable[0] = False
+    store = ImageStore(plain.images, plain.aspect, readable, {"a": "broken"}, CANVAS, False)
+    assert find_duplicates(catalog, store) == Duplicates()
