@@ -48,13 +48,29 @@ WEEKLY = {
     "test_ports.py": ("[python_port]",),
 }  # fmt: skip
 
+# In files that are quick otherwise, parts of the names of the cases beyond the first of their kind.
+FURTHER = {
+    "augment/engine/test_ahead.py": ("compiles_when_it_is_run",),
+    "chain/test_run.py": ("[a trained", "[40:2:2]", "[12 images]", "[greyscale"),
+    "chain/test_student.py": ("quarter[resnet50]", "lite0[swin", "lite0[coat"),
+    "deploy/test_bench.py": ("test_larger_images", "test_memory_is_not_hidden"),
+    "models/test_sizes.py": ("loaded_as_it_was[swin",),
+    "models/test_zoo.py": ("features[swin", "features[hiera", "stages[ghostnet"),
+    "report/test_browser.py": ("axe_finds_nothing[1200]",),
+    "review/test_browser.py": ("shut_out[1200]",),
+    "system/test_ranks.py": ("as_one_process_does[4]",),
+    "test_docs.py": ("axe_finds_nothing[deployment", "axe_finds_nothing[scale"),
+    "test_shown_commands.py": ("[deployment", "[gallery", "[labels", "[ladder", "[augmentation"),
+}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is weekly; the longest files first, the others in their order."""
     tests = Path(__file__).parent
     for item in items:
-        quick = WEEKLY.get(item.path.relative_to(tests).as_posix())
-        if quick is not None and not any(part in item.name for part in quick):
+        file = item.path.relative_to(tests).as_posix()
+        is_further = any(part in item.name for part in FURTHER.get(file, ()))
+        if is_further or not any(part in item.name for part in WEEKLY.get(file, ("",))):
             item.add_marker(pytest.mark.weekly)
     order = {tests / f"{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path, len(order)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,10 +36,15 @@ OFFLINE = ("urllib.parse",)  # of the same packages: it takes addresses apart, a
 NEVER_CALLED = ("eval", "exec", "os.system", "os.popen", "torch.jit.load")
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        yield name, ast.parse(path.read_text("utf-8"))
+@cache
+def trees() -> list[tuple[str, ast.Module]]:
+    return [
+        (
+            ".".join(path.relative_to(PACKAGE).with_suffix("").parts),
+            ast.parse(path.read_text("utf-8")),
+        )
+        for path in sorted(PACKAGE.rglob("*.py"))
+    ]
 
 
 def imported(tree: ast.Module) -> set[str]:

@@ -63,6 +63,7 @@ from tutelage.system.errors import TutelageError
 parquet = pytest.importorskip("pyarrow.parquet")
 pytestmark = pytest.mark.usefixtures("own_cache")
 
+TRANSFER = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
 STAGES = ["probe", "transfer", "self-train-1", "self-train-2", "student"]
 FIGURES = {
     *("n", "accuracy", "accuracy_ci95", "majority", "balanced_accuracy"),
@@ -87,6 +88,13 @@ def quick() -> Iterator[None]:
 def prepared(data: Path, out: Path, **settings: Any) -> types.Run:
     config = make_config("run", {**SETTINGS, **settings})
     return prepare("run", read_catalog(data), str(data), out, config, quiet=True)
+
+
+def taught(run: types.Run) -> pipeline.Pipeline:
+    """Its chain after the last round."""
+    chain = pipeline.Pipeline(run)
+    teach(chain, self_training=True)
+    return chain
 
 
 def events(run: Path) -> list[dict[str, Any]]:
@@ -117,9 +125,8 @@ def test_metrics_json_is_as_documented(finished: Path) -> None:
     for entry in metrics["stages"]:
         name = entry["name"]
         assert set(entry) == {"name", "accepted", "seconds", "parameters", "val", "test"}, name
-        assert isinstance(entry["accepted"], bool), name
-        assert entry["seconds"] >= 0, name
-        assert isinstance(entry["parameters"], int), name
+        kinds = {"name": str, "accepted": bool, "seconds": float, "parameters": int}
+        assert {key: type(entry[key]) for key in kinds} == kinds, name
         assert set(entry["test"]) == FIGURES, name
         assert entry["test"]["n"] == 18, name
         low, high = entry["test"]["accuracy_ci95"]
@@ -133,12 +140,7 @@ def test_metrics_json_is_as_documented(finished: Path) -> None:
     assert metrics["teacher"] == accepted[-1]
     assert metrics["final"] == metrics["stages"][-1]
     assert metrics["final"]["parameters"] < metrics["teacher"]["parameters"]
-
-
-def test_the_trained_models_know_the_shapes(finished: Path) -> None:
-    metrics = json.loads((finished / "metrics.json").read_text())
-    assert metrics["teacher"]["test"]["accuracy"] > 0.6
-    assert metrics["final"]["test"]["accuracy"] > 0.6
+    assert min(metrics[name]["test"]["accuracy"] for name in ("teacher", "final")) > 0.6
 
 
 def test_events_are_objects_in_order(finished: Path) -> None:
@@ -184,10 +186,10 @@ def test_split_parquet_says_which_image_had_which_role(finished: Path, photos: P
         "labeled": 12, "unlabeled": 30, "test": 18,
     }  # fmt: skip
     for row in rows:
-        folder = row["image"].split("/")
-        assert row["role"] == "test" or folder[0] in ("train", "unlabeled")
-        assert row["label"] == (folder[1] if row["role"] == "labeled" else None)
-        assert row["truth"] == (None if folder[0] == "unlabeled" else folder[1])
+        split, name = row["image"].split("/")[:2]
+        assert row["role"] == "test" or split in ("train", "unlabeled")
+        assert row["label"] == (name if row["role"] == "labeled" else None)
+        assert row["truth"] == (None if split == "unlabeled" else name)
 
 
 def test_pseudo_labels_parquet_tells_every_round(finished: Path) -> None:
@@ -493,8 +495,7 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
         return outcome
 
     monkeypatch.setattr(frozen, "self_train", worse)
-    chain = pipeline.Pipeline(run)
-    teach(chain, self_training=True)
+    chain = taught(run)
     assert [done.name for done in chain.finished] == ["probe", "transfer", "self-train-1"]
     lost = chain.finished[-1]
     assert not lost.accepted
@@ -529,24 +530,22 @@ def clusters_say(
 
 
 @pytest.mark.parametrize(
-    ("rounds", "agreement", "likelier", "trained"),
-    [(None, 0.1, False, 0), (1, 0.1, False, 1), (None, 0.6, False, 1), (None, 0.1, True, 0)],
+    ("rounds", "said", "trained"),
+    [
+        (None, {"agreement": 0.1, "likelier": False}, 0),
+        (None, {"agreement": 0.1, "likelier": True}, 0),
+        (None, {"agreement": 0.6, "likelier": False}, 1),
+        (1, {"agreement": 0.1, "likelier": False}, 1),
+    ],
 )
 def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    rounds: int | None,
-    agreement: float,
-    likelier: bool,
-    trained: int,
+    rounds: int | None, said: Any, trained: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clusters_say(monkeypatch, agreement=agreement, likelier=likelier)
+    clusters_say(monkeypatch, **said)
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=rounds)
     run.plan = dataclasses.replace(run.plan, rounds=run.plan.rounds[:1])
-    chain = pipeline.Pipeline(run)
-    teach(chain, self_training=True)
-    names = ["self-train-1"][:trained]
-    assert [done.name for done in chain.finished] == ["probe", "transfer", *names]
+    names = ["probe", "transfer", "self-train-1"][: 2 + trained]
+    assert [done.name for done in taught(run).finished] == names
     left_out = (
         "there is no round of self-training, because the unlabelled images do not seem to group by "
         f"class, as far as {len(run.task.labeled)} labels can tell"
@@ -569,8 +568,7 @@ def test_clusters_label_the_pool_with_the_head_for_the_first_round_only(
     monkeypatch.setattr(pool, "label_pool", note)
     monkeypatch.setattr(pipeline, "judge", lambda *_: Comparison(8, 3, 0, 0.5, 0.9, 0.7, 0.4))
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
-    chain = pipeline.Pipeline(run)
-    teach(chain, self_training=True)
+    chain = taught(run)
     (clusters,) = asked
     transfer, first = (done.outcome for done in chain.finished[1:3])
     expected = transfer.beliefs
@@ -587,7 +585,7 @@ def test_clusters_label_the_pool_with_the_head_for_the_first_round_only(
     assert said == likelier
     # The run that goes on asks no clusters again: what they were worth is in its folder.
     again = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
-    teach(pipeline.Pipeline(again), self_training=True)
+    taught(again)
     assert len(asked) == 1
     assert again.facts == run.facts
 
@@ -595,8 +593,7 @@ def test_clusters_label_the_pool_with_the_head_for_the_first_round_only(
 def test_clusters_can_be_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = clusters_say(monkeypatch, agreement=0.0, likelier=True)
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=None, clusters="ignore")
-    chain = pipeline.Pipeline(run)
-    teach(chain, self_training=True)
+    chain = taught(run)
     assert not asked
     assert chain.finished[2].name == "self-train-1"
 
@@ -607,8 +604,7 @@ def test_a_spent_budget_leaves_rounds_out_for_good(
     for minutes in (0.0, 60.0):  # the second is the same run, continued
         run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
         run.clock.budget = 60 * minutes
-        chain = pipeline.Pipeline(run)
-        teach(chain, self_training=True)
+        chain = taught(run)
         assert [done.name for done in chain.finished] == ["probe", "transfer"]
         note = "self-train-1 was left out, because no time was left for it (--minutes)"
         assert run.notes.count(note) == 1
@@ -625,10 +621,6 @@ def test_a_run_says_what_augmented_its_images(
 
 
 # --- odd data sets
-
-
-def _without(*names: str) -> dict[str, Any]:
-    return {name: value for name, value in SETTINGS.items() if name not in names}
 
 
 ODD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -722,7 +714,7 @@ def test_an_unreadable_image_is_skipped_and_said(
     (data / "unlabeled" / "torn.png").write_bytes(whole[: len(whole) // 2])
     (data / "test" / "disc" / "text.jpg").write_text("no image")
     run = tmp_path / "run"
-    assert api.transfer(data, run, **_without("student", "rounds"))["final"]["test"]["n"] == 6
+    assert api.transfer(data, run, **TRANSFER)["final"]["test"]["n"] == 6
     said = capsys.readouterr().err
     assert f"2 images could not be read: see {run / 'skipped.csv'}" in said
     assert "2 unreadable images were skipped (skipped.csv)" in said
@@ -771,8 +763,7 @@ def test_a_trained_round_starts_from_a_choice_of_its_own(
         return fit(run, features, choice, *rest)
 
     monkeypatch.setattr(frozen, "fit_fold_heads", noted)
-    chain = pipeline.Pipeline(run)
-    teach(chain, self_training=True)
+    chain = taught(run)
     assert used[-2:] == [chain.choice["strength"], 77.0]
 
 
@@ -806,8 +797,7 @@ def test_a_trained_round_of_several_trunks_trains_the_first(tmp_path: Path) -> N
     data = write_shapes(tmp_path / "data", train=3, test=0)
     pair = "test_efficientnet,test_resnet"
     run = prepared(data, tmp_path / "run", teacher=pair, trunk="trained", rounds=2)
-    chain = pipeline.Pipeline(run)
-    teach(chain, self_training=True)
+    chain = taught(run)
     models = [done.outcome.model for done in chain.finished]
     assert [len(model.spec.members) for model in models[-2:]] == [2, 0]
     assert models[-1].spec.architecture == "test_efficientnet"
@@ -876,10 +866,9 @@ def test_a_streamed_run_is_the_one_with_a_store(
 
 @pytest.mark.usefixtures("quick")
 def test_tars_are_data(photos: Path, tmp_path: Path) -> None:
-    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
     out = tmp_path / "run"
     command = ["transfer", str(tar_tree(photos, tmp_path / "tars")), "--out", str(out), "--quiet"]
-    assert cli.main([*command, "--store-gb", "0", *as_options(options)]) == 0
+    assert cli.main([*command, "--store-gb", "0", *as_options(TRANSFER)]) == 0
     metrics = read_metrics(out)
     assert metrics["final"]["test"]["n"] == 18
     assert metrics["final"]["test"]["accuracy"] > 0.5
@@ -925,8 +914,7 @@ def losing(monkeypatch: pytest.MonkeyPatch, place: str, image: Path) -> None:
 
 
 def streamed_transfer(data: Path, out: Path) -> dict[str, Any]:
-    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
-    return api.transfer(data, out, quiet=True, store_gb=0.0, **options)
+    return api.transfer(data, out, quiet=True, store_gb=0.0, **TRANSFER)
 
 
 @pytest.mark.usefixtures("quick")
