@@ -137,11 +137,6 @@ def test_a_vulnerability_passes_with_a_reason_until_a_day(
         assert wrong == [f"thing 1.0: PYSEC-1, mended in 1.1{past}"]
 
 
-def test_nothing_passes_without_an_exception(package: Packages) -> None:
-    wrong, _ = audit.check_vulnerabilities([package("Thing")], [], TODAY, answering(hole()))
-    assert wrong == ["thing 1.0: PYSEC-1, mended in 1.1"]
-
-
 def test_a_service_that_knows_no_vulnerability_is_no_audit(package: Packages) -> None:
     def mirror(pins: list[str], service: str) -> tuple[list[dict[str, Any]], str]:
         if service == "osv":

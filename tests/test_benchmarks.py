@@ -14,9 +14,7 @@ import scripts
 
 torch = pytest.importorskip("torch")
 
-from tutelage.augment import RandAugment, Weak  # noqa: E402
 from tutelage.augment.plan import COLOR_OPS  # noqa: E402
-from tutelage.augment.randaugment import RANDAUGMENT  # noqa: E402
 from tutelage.system.errors import TutelageError  # noqa: E402
 
 with scripts.importable():
@@ -224,32 +222,6 @@ def test_peers_are_given_the_policys_amounts() -> None:
     assert posterize.round().tolist() == [peers._BITS]
     solarize = amounts[codes == COLOR_OPS.index("solarize")].unique()
     assert solarize.tolist() == pytest.approx([255 * peers._SOLARIZE])
-
-
-@pytest.mark.parametrize(("number", "name"), list(enumerate(RANDAUGMENT)))
-def test_albumentations_operations_are_randaugments(number: int, name: str, pixels: Any) -> None:
-    if not peers.installed("albumentationsx"):
-        pytest.skip("AlbumentationsX is not installed")
-    image, inner = pixels[0], slice(None)
-    moves = name.startswith(("shear", "translate"))
-    if moves:  # of whole pixels there, and about the centre: of a slope, all but a constant is left
-        x, y = np.meshgrid(np.arange(256), np.arange(256))
-        image, inner = np.stack([0.3 * x + 0.6 * y] * 3, axis=2).astype(np.uint8), slice(64, 192)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        *_, some = peers.albumentations_chain(Job(pixels, 224, normalise=False))
-        theirs = [some.transforms[i](image=image)["image"] for i in (number, number + 14)]
-    whole = Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, fill=0.0)
-    one = RandAugment(1, 9, 0.0, operations=(name,), view=whole)
-    images = torch.from_numpy(np.repeat(image[None], 16, axis=0))
-    plan = one.plan(torch.ones(16), torch.Generator().manual_seed(0))
-    ours = peers.render(images, plan, Job(pixels, 256, normalise=False)).float()
-    for view in theirs:
-        gap = (ours - torch.from_numpy(view).permute(2, 0, 1))[:, :, inner, inner].flatten(1)
-        if moves:
-            gap -= gap.mean(dim=1, keepdim=True)
-        nearest = float(gap.abs().mean(dim=1).min())
-        assert nearest < (4 if name == "equalize" else 1), f"{nearest} of 255"  # OpenCV's equalize
 
 
 def test_views_that_are_not_what_was_asked_for_are_refused(pixels: Any) -> None:

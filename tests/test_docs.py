@@ -37,10 +37,6 @@ def test_a_block_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
 
 
-def test_there_are_blocks() -> None:
-    assert len(BLOCKS) >= 2
-
-
 ALL = sorted({command for commands in COMMANDS.values() for command in commands})
 
 
@@ -56,7 +52,8 @@ def script(name: str) -> ModuleType:
         return import_module(name)
 
 
-def test_there_are_commands() -> None:
+def test_there_are_blocks_and_commands() -> None:
+    assert len(BLOCKS) >= 2
     assert len(ALL) >= 15
 
 

@@ -310,22 +310,6 @@ def test_usbs_rates_fall_with_depth_and_with_time() -> None:
     assert trained == len(list(algorithm.model.parameters()))
 
 
-def test_freematchs_threshold_follows_the_models_confidence() -> None:
-    """Wang et al. 2023, "FreeMatch", equations 5 to 7, after one batch of the unlabelled."""
-    need_usb()
-    algorithm = usb.make_algorithm("freematch", usb_network(2), Clock(1.0))
-    logits = torch.tensor([[2.0, 0.0], [0.0, 0.1], [0.0, 3.0]])
-    mask = algorithm.call_hook("masking", "MaskingHook", logits_x_ulb=logits)
-    probs = torch.softmax(logits, dim=1)
-    overall = 0.999 * 0.5 + 0.001 * probs.max(dim=1).values.mean()
-    each = 0.999 * 0.5 + 0.001 * probs.mean(dim=0)
-    threshold = overall * each / each.max()
-    best = probs.max(dim=1)
-    expected = best.values >= threshold[best.indices]
-    assert mask.tolist() == expected.float().tolist()
-    assert float(algorithm.time_p) == pytest.approx(float(overall))
-
-
 # --- the driver
 
 

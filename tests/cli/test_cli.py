@@ -245,42 +245,34 @@ def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) ->
     assert "tutelage COMMAND --help" in capsys.readouterr().err
 
 
-def raising(error: BaseException) -> Callable[..., None]:
-    """A verb that ends so."""
+AGAIN = "; run the same command again to continue"
+FULL = OSError(28, "No space left on device", "/here/out.csv")
+MEND = "/here/out.csv: No space left on device; free some space there, or choose another --out"
 
+
+@pytest.mark.parametrize(
+    ("words", "error", "code", "said"),
+    [
+        ("run d", KeyboardInterrupt(), 130, f"\ntutelage run: stopped{AGAIN}\n"),
+        ("evaluate m d", KeyboardInterrupt(), 130, "\ntutelage evaluate: stopped\n"),
+        ("run d --out /here/out.csv", FULL, 2, f"tutelage run: {MEND}{AGAIN}\n"),
+        ("predict m d --out /here/out.csv", FULL, 2, f"tutelage predict: {MEND}\n"),
+        ("evaluate m d", BrokenPipeError(), 1, ""),
+    ],
+)
+def test_what_ends_a_command_is_one_line_with_the_mend(
+    words: str,
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Command,
+) -> None:
     def verb(*_: Any, **__: Any) -> None:
         raise error
 
-    return verb
-
-
-AGAIN = "; run the same command again to continue"
-
-
-@pytest.mark.parametrize(("verb", "hint"), [("run", AGAIN), ("evaluate", "")])
-def test_ctrl_c_ends_with_130_and_a_hint_where_there_is_something_to_continue(
-    verb: str, hint: str, monkeypatch: pytest.MonkeyPatch, command: Command
-) -> None:
-    monkeypatch.setattr(api, verb, raising(KeyboardInterrupt()))
-    done = command(verb, "m", *["d"] * (verb == "evaluate"))
-    assert done == (130, "", f"\ntutelage {verb}: stopped{hint}\n")
-
-
-@pytest.mark.parametrize(("verb", "hint"), [("run", AGAIN), ("predict", "")])
-def test_a_full_disk_is_one_line_with_the_mend(
-    verb: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
-) -> None:
-    out = tmp_path / "out.csv"
-    full = OSError(28, "No space left on device", str(out))
-    monkeypatch.setattr(api, verb, raising(full))
-    done = command(verb, "d", "--out", out, *["i"] * (verb == "predict"))
-    mend = "No space left on device; free some space there, or choose another --out"
-    assert done == (2, "", f"tutelage {verb}: {out}: {mend}{hint}\n")
-
-
-def test_a_closed_pipe_is_no_traceback(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
-    monkeypatch.setattr(api, "evaluate", raising(BrokenPipeError()))
-    assert command("evaluate", "m", "d") == (1, "", "")
+    monkeypatch.setattr(api, words.partition(" ")[0], verb)
+    assert command(*words.split()) == (code, "", said)
 
 
 # --- model commands

@@ -12,7 +12,6 @@ from tutelage.watch.look import COMPONENTS, MEASURES, ROW, Seen
 from tutelage.watch.reference import Reference
 
 CLASSES = ("a", "b", "c")
-RIGHT = 0.85  # share of the answers
 
 
 def seen(n: int, *, seed: int = 4, **changed: Any) -> tuple[Seen, np.ndarray]:
