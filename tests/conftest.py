@@ -22,6 +22,9 @@ sys.path.insert(0, str(SUPPORT))
 pytest.register_assert_rewrite("silent_checks")
 for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # a user's; huggingface_hub reads them once
     os.environ.pop(name, None)
+# Equal numbers on every machine, and no fight for the cores: NumPy, torch and their child processes
+# compute in one thread.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 KEPT = 4  # finished runs, of so many states of the source
@@ -78,22 +81,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Equal numbers on every machine, and no fight for the cores."""
-    one_thread()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread_from_the_start() -> None:
-    """Fixtures of a session or a module come before those of a test."""
-    one_thread()
-
-
-def one_thread() -> None:
-    """Torch computes in one thread from now on."""
-    with contextlib.suppress(ModuleNotFoundError):  # the base install has none
-        import torch
-
-        torch.set_num_threads(1)
+    """Torch computes in one thread again, where a test or a command let it take more."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture
@@ -211,7 +201,6 @@ def finished(
 
     with made_once(pytestconfig, tmp_path_factory) as folder:
         if not (folder / "whole").exists():
-            one_thread()
             with pytest.MonkeyPatch.context() as patch, short_student():
                 patch.setenv("TUTELAGE_CACHE", str(folder / "cache"))
                 api.run(photos, folder / "run", quiet=True, **FINISHED)

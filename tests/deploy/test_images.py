@@ -68,7 +68,7 @@ def test_a_file_called_like_a_pattern_is_itself(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("absent.png", "no such image or folder: absent.png$"),
+        ("absent.png", "no such image or folder: absent.png; did you mean a.png"),
         ("fold", "no such image or folder: fold$"),
         ("su/deep", r"no such image or folder: su/deep; did you mean sub/deep\?$"),
         ("*.gif", r"no image matches \*\.gif"),

@@ -180,7 +180,7 @@ def worst(case: Case, device: str = "cpu", batch: int | None = None) -> float:
 @pytest.fixture(scope="module")
 def interpreted(request: pytest.FixtureRequest) -> dict[str, Any]:
     """In the interpreter: the differences of the cases that are tested, what the trial finds."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
     tests = [test for test in request.session.items if "interpreted" in test.fixturenames]
     names = [t.callspec.params["name"] if hasattr(t, "callspec") else "trial" for t in tests]
     command = [sys.executable, __file__, *names]
