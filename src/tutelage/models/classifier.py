@@ -7,9 +7,8 @@ import dataclasses
 import inspect
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -168,18 +167,14 @@ class Classifier(FeatureExtractor):
 
 
 class JointTrunk(nn.Module):
-    """Images (B, 3, H, W) in [0, 1] -> the features (B, D) of all members, side by side.
-
-    First come the members' own features, then those of their middle stages. Every member
-    normalises the images itself.
-    """
+    """Several trunks in one model: each normalises the view itself, and one head looks at all."""
 
     def __init__(self, members: Sequence[FeatureExtractor]) -> None:
         super().__init__()
         self.members: Any = nn.ModuleList(members)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D) of images (B, 3, H, W) in [0, 1]."""
+        """The own features of all members, then those of their middle stages."""
         own, levels = [], []
         for member in self.members:
             features = member.features(images)
@@ -193,8 +188,7 @@ def members_of(model: FeatureExtractor) -> tuple[FeatureExtractor, ...]:
     return tuple(model.trunk.members) if isinstance(model.trunk, JointTrunk) else (model,)
 
 
-@dataclass(frozen=True)
-class Columns:
+class Columns(NamedTuple):
     """Where the features (N, D) of one trunk lie in those of its model."""
 
     own: slice  # the trunk's own features

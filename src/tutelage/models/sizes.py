@@ -65,10 +65,9 @@ def resize_body(body: Any, size: int) -> None:
 
 
 def set_input_size(model: Classifier, size: int) -> None:
-    """Let the model see views of ``size`` pixels a side from now on.
+    """Let the model see views of ``size`` pixels a side from now on; one that cannot stays.
 
-    Position embeddings are resampled and windows rescaled, in place; all other weights stay. A
-    model whose trunk takes no images of that size is refused, and is as it was.
+    Position embeddings are resampled and windows rescaled, in place; all other weights stay.
     """
     if size == model.spec.input_size:
         return

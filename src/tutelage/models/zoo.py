@@ -117,11 +117,7 @@ def _build(kind: type[Model], spec: ModelSpec, trunk: nn.Module | None = None) -
 
 
 def join(models: Sequence[Classifier]) -> Classifier:
-    """Several trunks as one model with a new head; the trunks are shared.
-
-    What no trunk has alone (classes, sizes, the crop) is the first's. One model that is no joint
-    one comes back as it is.
-    """
+    """Several trunks, which are shared, as one model with a new head; the rest is the first's."""
     members = [member for model in models for member in members_of(model)]
     if len(members) == 1:
         return models[0]
@@ -129,10 +125,7 @@ def join(models: Sequence[Classifier]) -> Classifier:
 
 
 def first_trunk(model: Classifier) -> Classifier:
-    """The first trunk of a joint model, with a new head; the trunk is shared.
-
-    It is what can be trained or cut. Any other model comes back as it is.
-    """
+    """What of a joint model can be trained or cut: its first trunk, shared, with a new head."""
     if not model.spec.members:
         return model
     alone = _with_new_head(Classifier, model.spec.trunks[0], members_of(model)[0])
@@ -229,10 +222,7 @@ def cut(
 
 
 def can_be_cut(teacher: Classifier) -> bool:
-    """Whether a student can keep at least the first stage of a classifier's (first) trunk.
-
-    Transformers of one resolution and Swin cannot be cut: their stages give tokens, not maps.
-    """
+    """Whether a student can keep at least the first stage of a classifier's (first) trunk."""
     teacher = first_trunk(teacher)
     if teacher.spec.cut is not None:
         return True
@@ -289,9 +279,13 @@ def param_groups(
     Norms, biases and what the architecture itself exempts get no weight decay. Frozen parameters
     are left out. A group has ``params``, ``lr``, ``weight_decay`` and ``name``: "head" or "trunk".
     """
+    from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+
     body: Any = body_of(model.trunk)
-    depth = {} if layer_decay == 1.0 else _depths(body)
-    deepest = max(depth.values(), default=0)
+    layers = []
+    if layer_decay != 1.0:  # else timm need not know the layers, as of a cut trunk
+        layers = param_groups_layer_decay(body, layer_decay=layer_decay)
+    scales = {id(p): layer["lr_scale"] for layer in layers for p in layer["params"]}
     exempt = set(body.no_weight_decay()) if hasattr(body, "no_weight_decay") else set()
     of_trunk = {id(parameter): name for name, parameter in body.named_parameters()}
     groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
@@ -303,28 +297,12 @@ def param_groups(
         if name is None:
             key = ("head", lr_head, decay)
         else:
-            steps = deepest - min(depth.get(name, deepest), deepest)
-            key = ("trunk", lr_trunk * layer_decay**steps, decay)
+            key = ("trunk", lr_trunk * scales.get(id(parameter), 1.0), decay)
         groups.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "lr": lr, "weight_decay": decay, "name": name}
         for (name, lr, decay), parameters in groups.items()
     ]
-
-
-def _depths(body: Any) -> dict[str, int]:
-    """Parameter -> number of its layer from the stem on; of its stage if timm tells no layers."""
-    from timm.models import group_parameters
-
-    if hasattr(body, "group_matcher"):
-        numbers: dict[str, int] = group_parameters(body, body.group_matcher(), reverse=True)
-        return numbers
-    stages = [f"{info['module']}." for info in list(getattr(body, "feature_info", None) or [])]
-    depth, number = {}, 0  # what lies in no stage belongs to the one before it
-    for name, _ in body.named_parameters():
-        number = next((i for i, stage in enumerate(stages, 1) if name.startswith(stage)), number)
-        depth[name] = number
-    return depth
 
 
 def timm_body(
@@ -334,11 +312,7 @@ def timm_body(
     num_classes: int | None = None,
     input_size: int | None = None,
 ) -> Any:
-    """``timm.create_model`` with our errors.
-
-    A model that takes one size only, and that timm cannot resize later, is built for
-    ``input_size`` pixels a side; others are as their weights want them.
-    """
+    """``timm.create_model`` with our errors; of one size only where timm cannot resize it later."""
     import timm
 
     if not timm.is_model(architecture):
@@ -375,9 +349,8 @@ def _subsample_first(body: nn.Module) -> None:
             conv.stride = (1, 1)
 
 
-def _every(stride: tuple[int, ...], _conv: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    (x,) = inputs
-    return (x[:, :, :: stride[0], :: stride[1]],)
+def _every(stride: tuple[int, ...], _conv: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    return inputs[0][:, :, :: stride[0], :: stride[1]]
 
 
 def _trunk(
@@ -513,9 +486,7 @@ def _prune(body: Any, stages: int) -> Any:
 
 
 def _stages_of(body: Any) -> int:
-    if has_blocks(body):
-        return len(body.blocks)
-    return len(list(getattr(body, "feature_info", None) or []))
+    return len(body.blocks if has_blocks(body) else list(getattr(body, "feature_info", None) or []))
 
 
 def count_stages(model: FeatureExtractor) -> int:
