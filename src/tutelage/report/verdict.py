@@ -214,12 +214,14 @@ class Verdict:
             return AgainstTeacher(False, f"Student and teacher: {figures}.")
         wins, losses = wins_and_losses(theirs.correct, ours.correct)
         lost, worse = lost_images(wins, losses), losses > wins
-        more = "as many right as" if wins == losses else f"{wins - losses:,} more right than"
-        if worse:
-            more = f"{losses - wins:,} more wrong than"
+        if wins == losses:
+            more = "as many right as its teacher"
+        elif worse:
+            more = f"{losses - wins:,} more wrong than its teacher"
+        else:
+            more = f"{wins - losses:,} more right than its teacher"
         chance = ", which may be chance" if worse and not lost else ""
-        said = f"Of {ours.labels.size:,} test images the student gets {more} its teacher"
-        said += f" ({figures}){chance}."
+        said = f"Of {ours.labels.size:,} test images the student gets {more} ({figures}){chance}."
         if worse and "teacher/" in self.report.files:
             said += f" The teacher is in {self.report.folder}/teacher/model.onnx."
         return AgainstTeacher(lost, said)

@@ -9,7 +9,6 @@ names a file.
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import webbrowser
 from pathlib import Path
@@ -234,13 +233,10 @@ class _Review:
 async def _json_body(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise HTTPException(415, "decisions are JSON")
-    content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > BODY_BYTES:
-            raise HTTPException(413, f"a decision has at most {BODY_BYTES} bytes")
+    if int(request.headers.get("content-length", BODY_BYTES + 1)) > BODY_BYTES:
+        raise HTTPException(413, f"a decision has at most {BODY_BYTES} bytes")
     try:
-        body = json.loads(content)
+        body = await request.json()
     except ValueError as error:
         raise HTTPException(400, f"not JSON: {error}") from error
     if not isinstance(body, dict):

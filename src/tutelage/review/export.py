@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -37,11 +37,7 @@ from tutelage.system.files import csv_line, new_folder, write_atomically
 from tutelage.system.words import counted
 
 Format = Literal["label-studio", "cvat", "csv"]
-_FILES: dict[Format, str] = {
-    "label-studio": "label-studio.json",
-    "cvat": "cvat.xml",
-    "csv": "labels.csv",
-}
+_FILES = {"label-studio": "label-studio.json", "cvat": "cvat.xml", "csv": "labels.csv"}
 _NO_FRAME = 10**9  # CVAT takes the id for a frame's number where no image of a task has the name
 
 
@@ -177,7 +173,7 @@ def _root(rows: Sequence[Exported]) -> Path:
 
 
 def _inside(row: Exported, root: Path) -> str:
-    """The path of an image below the root."""
+    """The path of an image below a folder."""
     return os.path.relpath(row.file, root).replace(os.sep, "/")
 
 
@@ -206,39 +202,23 @@ def _label_studio(
 
 
 def _task(row: Exported, served: Path, run: Path) -> dict[str, Any]:
-    path = os.path.relpath(row.file, served).replace(os.sep, "/")
-    task: dict[str, Any] = {
-        "data": {
-            "image": f"/data/local-files/?d={quote(path)}",
-            SPLIT: row.split,
-            NAME: row.name,
-            FILE_FIELD: row.file,
-        }
-    }
+    image = f"/data/local-files/?d={quote(_inside(row, served))}"
+    data = {"image": image, SPLIT: row.split, NAME: row.name, FILE_FIELD: row.file}
+    task: dict[str, Any] = {"data": data}
     if row.rejected:
         task["annotations"] = [{"result": [], "was_cancelled": True}]
     elif row.label is not None:
         task["annotations"] = [{"result": _choice(row.label)}]
     if row.answer is not None:
-        task["predictions"] = [
-            {
-                "model_version": f"tutelage {run.name}",
-                "score": round(row.confidence or 0.0, 4),
-                "result": _choice(row.answer),
-            }
-        ]
+        score, by = round(row.confidence or 0.0, 4), f"tutelage {run.name}"
+        prediction = {"model_version": by, "score": score, "result": _choice(row.answer)}
+        task["predictions"] = [prediction]
     return task
 
 
 def _choice(label: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "from_name": QUESTION,
-            "to_name": "image",
-            "type": "choices",
-            "value": {"choices": [label]},
-        }
-    ]
+    about = {"from_name": QUESTION, "to_name": "image", "type": "choices"}
+    return [{**about, "value": {"choices": [label]}}]
 
 
 def _cvat(
@@ -295,9 +275,7 @@ def _csv(
     ]
 
 
-_WRITERS: dict[
-    Format, Callable[[Path, Sequence[Exported], Sequence[str], Path, Path], list[str]]
-] = {"label-studio": _label_studio, "cvat": _cvat, "csv": _csv}
+_WRITERS = {"label-studio": _label_studio, "cvat": _cvat, "csv": _csv}
 
 
 def _learning(file: str, root: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,7 @@ LABELLING = {
     "suggested": "The images to label first, in this order.",
     "decided": VIEWS["decided"],
 }
+COLUMNS = ("given", "label", "other", "confidence", "suspicion", "next")  # of the table
 SHOWN = 5  # names of runs in an error
 Rows = np.ndarray[Any, np.dtype[np.intp]]
 Probabilities = np.ndarray[Any, np.dtype[np.float64]]
@@ -154,25 +155,11 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
         )
     with undamaged(table):
         columns = open_parquet(table).read().to_pydict()
-    catalog, rows = _found(folder, columns.get("image", []), catalog, data)
     content = RunFolder(folder).read_json(FACTS)
     try:
-        ranks = [-1 if rank is None else rank for rank in columns["next"]]
-        return Items(
-            views=VIEWS,
-            catalog=catalog,
-            classes=tuple(content["classes"]),
-            rows=rows,
-            given=columns["given"],
-            labels=columns["label"],
-            confidence=np.array(columns["confidence"], dtype=np.float64),
-            others=columns["other"],
-            suspicion=np.array(columns["suspicion"], dtype=np.float64),
-            ranks=np.array(ranks, dtype=np.intp),
-            why=[""] * len(rows),
-            sentences=content["sentences"],
-            next_run=next_run(folder),
-        )
+        known = {name: columns[name] for name in COLUMNS}
+        about = {"classes": tuple(content["classes"]), "sentences": content["sentences"]}
+        return _items(folder, columns["image"], known, catalog, data, views=VIEWS, **about)
     except (KeyError, TypeError, ValueError) as error:
         raise TutelageError(
             f"{table} or {FACTS} beside it is damaged ({error!r}); restore them, or train the run "
@@ -226,29 +213,23 @@ def open_suggested(folder: Path, catalog: Catalog | None = None, data: str = "")
         raise TutelageError(
             f"{folder} has no images to label: tutelage suggest was cut off; repeat its command"
         )
-    catalog, rows = _found(folder, chosen.images, catalog, data)
-    unknown = np.full(len(rows), np.nan)
-    return Items(
-        views=LABELLING,
-        catalog=catalog,
-        classes=chosen.classes,
-        rows=rows,
-        given=[None] * len(rows),
-        labels=[None] * len(rows),
-        confidence=unknown,
-        others=[None] * len(rows),
-        suspicion=unknown,
-        ranks=np.arange(len(rows)),
-        why=list(chosen.why),
-        sentences=[],
-        next_run=next_run(folder),
-    )
+    known = {"next": range(len(chosen.images)), "why": chosen.why}
+    about = {"classes": chosen.classes, "sentences": []}
+    return _items(folder, chosen.images, known, catalog, data, views=LABELLING, **about)
 
 
-def _found(
-    folder: Path, names: Iterable[str], catalog: Catalog | None, data: str
-) -> tuple[Catalog, Rows]:
-    """The data that a folder was made from, ``data`` if that is in memory, and rows of images."""
+def _items(
+    folder: Path,
+    images: Iterable[str],
+    columns: Mapping[str, Sequence[Any]],
+    catalog: Catalog | None,
+    data: str,
+    **about: Any,
+) -> Items:
+    """Images of the data that a folder was made from, which is ``data`` if that is in memory.
+
+    ``columns`` have what is known of each image, by the names of review.parquet.
+    """
     made_from = RunFolder(folder).request()["data"]
     if catalog is None:
         catalog = catalog_of(folder)
@@ -257,14 +238,30 @@ def _found(
             f"{folder} was made from {made_from}, but {data} were given; give the same data"
         )
     where = {name: row for row, name in enumerate(catalog.names)}
-    wanted = list(names)
+    wanted = list(images)
     if gone := [name for name in wanted if name not in where]:
         raise TutelageError(
             f"{counted(len(gone), 'image')} of {folder} {are(len(gone))} no longer in "
             f"{made_from} (first: {gone[0]}); restore the data, or run "
             "the command again on what is there, in another folder"
         )
-    return catalog, np.array([where[name] for name in wanted], dtype=np.intp)
+    unknown = [None] * len(wanted)
+    given, labels, others, confidence, suspicion, ranks = (
+        columns.get(name, unknown) for name in COLUMNS
+    )
+    return Items(
+        catalog=catalog,
+        rows=np.array([where[name] for name in wanted], dtype=np.intp),
+        given=list(given),
+        labels=list(labels),
+        confidence=np.array(confidence, dtype=np.float64),
+        others=list(others),
+        suspicion=np.array(suspicion, dtype=np.float64),
+        ranks=np.array([-1 if rank is None else rank for rank in ranks], dtype=np.intp),
+        why=list(columns.get("why", [""] * len(wanted))),
+        next_run=next_run(folder),
+        **about,
+    )
 
 
 def next_run(folder: Path) -> str:

@@ -1,4 +1,5 @@
-// The large picture: fitted to the window, at its own size, or anything between and beyond.
+// The large picture: fitted to the window, at its own size, or anything between and beyond. What
+// does not fit is scrolled to.
 
 const LARGE = 1600; // pixels of a side of the first picture; a larger image has a full one, too
 const KEPT = 6; // pictures that are ready to be shown again
@@ -12,26 +13,31 @@ export class Viewer {
   #id = null;
   #factor = 1; // times the fitted size
   #own = false; // one pixel of the image is one of the window
-  #center = [0.5, 0.5]; // what is in the middle of the window, as shares of the image
-  #drag = null;
+  #center = [0.5, 0.5]; // what was in the middle of the picture before
+  #touched = null; // where a finger came down
 
   constructor({ place, stage, swiped, changed }) {
     Object.assign(this, { place, stage, swiped, changed });
-    stage.addEventListener("wheel", (event) => this.#turned(event), { passive: false });
-    stage.addEventListener("dblclick", (event) => this.toggleOwn(this.#point(event)));
-    stage.addEventListener("pointerdown", (event) => this.#grab(event));
-    stage.addEventListener("pointermove", (event) => this.#pull(event));
-    stage.addEventListener("pointerup", (event) => this.#drop(event));
-    stage.addEventListener("pointercancel", () => { this.#drag = null; }); // the browser zooms
+    const at = (event) => [event.clientX, event.clientY];
+    stage.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      this.zoomBy(Math.exp(-event.deltaY / 400), at(event));
+    }, { passive: false });
+    stage.addEventListener("dblclick", (event) => this.toggleOwn(at(event)));
+    stage.addEventListener("pointermove", ({ buttons, pointerType, movementX, movementY }) => {
+      if (buttons === 1 && pointerType === "mouse") stage.scrollBy(-movementX, -movementY);
+    });
+    stage.addEventListener("pointerdown", (event) => { this.#touched = at(event); });
+    stage.addEventListener("pointerup", ({ pointerType, isPrimary, clientX, clientY }) => {
+      if (pointerType === "mouse" || !isPrimary || this.hidden.some(Boolean)) return;
+      const [across, down] = [clientX - this.#touched[0], clientY - this.#touched[1]];
+      if (Math.abs(across) > SWIPE && Math.abs(across) > 2 * Math.abs(down)) swiped(-Math.sign(across));
+    });
     new ResizeObserver(() => this.#arrange()).observe(stage);
   }
 
   get open() {
     return !this.place.hidden;
-  }
-
-  get own() {
-    return this.#own;
   }
 
   close() {
@@ -66,6 +72,7 @@ export class Viewer {
   #display(image, { replace = true } = {}) {
     const id = this.#id;
     if (replace) {
+      if (this.#picture) this.#center = this.#sharesAt(this.#middle);
       this.#picture = null;
       this.stage.replaceChildren(image.complete ? "" : "Loading …");
     }
@@ -74,9 +81,11 @@ export class Viewer {
     image.decode().then(
       () => {
         if (id !== this.#id) return;
+        const center = this.#picture ? this.#sharesAt(this.#middle) : this.#center;
         this.#picture = image;
         this.stage.replaceChildren(image);
         this.#arrange();
+        this.#bring(center, this.#middle);
       },
       () => {
         if (id === this.#id && replace) this.stage.replaceChildren("This image cannot be shown.");
@@ -93,117 +102,67 @@ export class Viewer {
     return this.#own ? 1 : this.#fitted * this.#factor;
   }
 
-  get #size() {
-    return [this.#picture.naturalWidth * this.#scale, this.#picture.naturalHeight * this.#scale];
-  }
-
-  get #window() {
-    return [this.stage.clientWidth, this.stage.clientHeight];
-  }
-
   // Whether there is more of the picture than the window shows: [across, down].
   get hidden() {
-    if (!this.#picture) return [false, false];
-    return this.#size.map((side, axis) => side > this.#window[axis] + 1);
+    const { scrollWidth, clientWidth, scrollHeight, clientHeight } = this.stage;
+    return [scrollWidth > clientWidth + 1, scrollHeight > clientHeight + 1];
+  }
+
+  get #middle() {
+    const { left, top, width, height } = this.stage.getBoundingClientRect();
+    return [left + width / 2, top + height / 2];
+  }
+
+  // What of the picture is at a point of the window, as shares of its sides.
+  #sharesAt([x, y]) {
+    const { left, top, width, height } = this.#picture.getBoundingClientRect();
+    return [(x - left) / width, (y - top) / height];
+  }
+
+  // Scroll so that this is there, as far as the picture goes.
+  #bring([across, down], [x, y]) {
+    const { left, top, width, height } = this.#picture.getBoundingClientRect();
+    this.stage.scrollBy(left + across * width - x, top + down * height - y);
   }
 
   #arrange() {
     if (!this.#picture || !this.open) return;
-    const size = this.#size;
-    const start = size.map((side, axis) => {
-      const room = this.#window[axis];
-      if (side <= room) return (room - side) / 2;
-      return Math.min(0, Math.max(room - side, room / 2 - this.#center[axis] * side));
-    });
-    this.#center = size.map((side, axis) =>
-      side > this.#window[axis] ? (this.#window[axis] / 2 - start[axis]) / side : this.#center[axis],
-    );
-    const { style } = this.#picture;
-    [style.width, style.height] = size.map((side) => `${side}px`);
-    [style.left, style.top] = start.map((side) => `${side}px`);
-    this.#picture.classList.toggle("crisp", this.#scale >= CRISP);
+    const { naturalWidth, naturalHeight, src, style, classList } = this.#picture;
+    style.width = `${naturalWidth * this.#scale}px`;
+    classList.toggle("crisp", this.#scale >= CRISP);
     this.stage.classList.toggle("movable", this.hidden.some(Boolean));
-    this.#sharpen();
-    const { naturalWidth, naturalHeight } = this.#picture;
-    const whole = !this.#partial ? `${naturalWidth} × ${naturalHeight} pixels, shown at ` +
-      `${Math.round(100 * this.#scale)}%` : "";
-    this.changed({ own: this.#own, about: whole });
-  }
-
-  // Whether the image may have more pixels than the picture that is shown.
-  get #partial() {
-    const { naturalWidth, naturalHeight, src } = this.#picture;
-    return src.endsWith("/large") && Math.max(naturalWidth, naturalHeight) >= LARGE;
-  }
-
-  #sharpen() {
+    // Whether the image may have more pixels than the picture that is shown.
+    const partial = src.endsWith("/large") && Math.max(naturalWidth, naturalHeight) >= LARGE;
     const wanted = this.#own || this.#scale * devicePixelRatio > 1;
-    if (this.#partial && wanted) this.#display(this.#ready(this.#id, "full"), { replace: false });
+    if (partial && wanted) this.#display(this.#ready(this.#id, "full"), { replace: false });
+    const percent = Math.round(100 * this.#scale);
+    const whole = `${naturalWidth} × ${naturalHeight} pixels, shown at ${percent}%`;
+    this.changed({ own: this.#own, about: partial ? "" : whole });
   }
 
-  zoomBy(times, point = [0, 0]) {
+  zoomBy(times, point) {
     if (!this.#picture) return;
-    const before = this.#scale;
     const fitted = this.#fitted;
-    const least = Math.min(1, 1 / fitted);
-    const factor = Math.max(least, Math.min(Math.max(MOST, 4 / fitted), (before / fitted) * times));
+    const [least, most] = [Math.min(1, 1 / fitted), Math.max(MOST, 4 / fitted)];
+    const factor = Math.max(least, Math.min(most, (this.#scale / fitted) * times));
     this.#zoom({ factor, own: false }, point);
   }
 
-  toggleOwn(point = [0, 0]) {
+  toggleOwn(point) {
     if (this.#picture) this.#zoom({ factor: 1, own: !this.#own && this.#factor === 1 }, point);
   }
 
-  // What is at `point`, counted from the middle of the window, stays there.
-  #zoom({ factor, own }, point) {
-    const before = this.#size;
-    const at = point.map((shift, axis) => this.#center[axis] + shift / before[axis]);
+  // What is at `point` of the window stays there.
+  #zoom({ factor, own }, point = this.#middle) {
+    const shares = this.#sharesAt(point);
     this.#factor = factor;
     this.#own = own;
-    this.#center = this.#size.map((side, axis) => at[axis] - point[axis] / side);
     this.#arrange();
+    this.#bring(shares, point);
   }
 
   // Move the window over the picture by shares of its sides.
   pan(across, down) {
-    this.#shift(across * this.#window[0], down * this.#window[1]);
-  }
-
-  #shift(...pixels) {
-    if (!this.#picture) return;
-    const size = this.#size;
-    this.#center = this.#center.map((share, axis) => share + pixels[axis] / size[axis]);
-    this.#arrange();
-  }
-
-  #point(event) {
-    const box = this.stage.getBoundingClientRect();
-    return [event.clientX - box.left - box.width / 2, event.clientY - box.top - box.height / 2];
-  }
-
-  #turned(event) {
-    event.preventDefault();
-    this.zoomBy(Math.exp(-event.deltaY / 400), this.#point(event));
-  }
-
-  #grab(event) {
-    if (event.button !== 0 || !event.isPrimary) return;
-    this.stage.setPointerCapture(event.pointerId);
-    this.#drag = { from: [event.clientX, event.clientY], at: [event.clientX, event.clientY] };
-  }
-
-  #pull(event) {
-    if (!this.#drag || !event.isPrimary || !this.hidden.some(Boolean)) return;
-    const [x, y] = this.#drag.at;
-    this.#drag.at = [event.clientX, event.clientY];
-    this.#shift(x - event.clientX, y - event.clientY);
-  }
-
-  #drop(event) {
-    const drag = this.#drag;
-    this.#drag = null;
-    if (!drag || event.pointerType === "mouse" || this.hidden.some(Boolean)) return;
-    const [across, down] = [event.clientX - drag.from[0], event.clientY - drag.from[1]];
-    if (Math.abs(across) > SWIPE && Math.abs(across) > 2 * Math.abs(down)) this.swiped(-Math.sign(across));
+    this.stage.scrollBy(across * this.stage.clientWidth, down * this.stage.clientHeight);
   }
 }
