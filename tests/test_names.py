@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("timm")
 
+import silent_checks as checks
 from shapes import CLASSES, SETTINGS
 
 from tutelage import api, cli
@@ -33,7 +34,8 @@ def place(photos: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFactor
         rows.writerow(["image", "label"])
         for path in sorted(folder.glob("사진/train/*/*")):
             rows.writerow([path.relative_to(folder), path.parent.name])
-    api.run(folder / "사진", folder / "결과", labels_per_class=4, **SETTINGS)
+    with checks.quick():
+        api.run(folder / "사진", folder / "결과", labels_per_class=4, **SETTINGS)
     return folder
 
 

@@ -698,7 +698,7 @@ def test_a_class_missing_from_test_and_an_empty_class_folder_are_said(
     test = metrics["final"]["test"]
     assert test["n"] == 12
     assert 0 <= test["macro_f1"] <= 1
-    note = "class folder train/wasp is empty: left out"
+    note = "class folder train/wasp holds no images: left out"
     assert note in capsys.readouterr().err
     assert any(note in text for text in json.loads((run / "config.json").read_text())["notes"])
     assert note.capitalize() in (run / "report.html").read_text()
