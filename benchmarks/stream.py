@@ -182,7 +182,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.short:
         options.count, options.steps, options.rounds, options.batch = 1000, 4, 1, 16
-        options.canvas, options.architecture = 64, "test_efficientnet"
+        options.side, options.canvas, options.architecture = 128, 64, "test_efficientnet"
     photos = choose_photos(options.images, min(options.count, 1000), options.side)
     with tempfile.TemporaryDirectory() as folder:
         shards, cache = Path(folder) / "shards", Path(folder) / "cache"
