@@ -42,7 +42,7 @@ LONGEST = ("chain/test_run", "report/test_browser", "chain/test_student", "revie
 # proves the checks, all architectures, the interpreted GPU kernel, other runtimes, the Ray cluster.
 WEEKLY = {
     "augment/engine/test_cuda.py": ("test_every_", "test_images_", "[tiny]"),
-    "ladder/test_cluster.py": ("_draw_takes_", "_has_not_what_", "_locks_"),
+    "ladder/test_cluster.py": ("_draw_takes_", "_locks_"),
     "models/test_families.py": ("test_the_families", "[ResNet]", "[EfficientNet-lite]"),
     "system/test_engines.py": ("[local", "[threads", "once_a_process[ray]", "_thread", "at_once",
                                "_closes_", "_by_its_name", "_ray"),

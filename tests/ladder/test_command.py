@@ -14,11 +14,13 @@ import pytest
 pytest.importorskip("timm")
 
 import silent_checks as checks
+import tiny
 from drawn import SEEDS
+from locked import is_locked
 
 from tutelage import api
-from tutelage.chain import trained
-from tutelage.config import make_config
+from tutelage.chain import pipeline, trained, types
+from tutelage.config import RunConfig, make_config
 from tutelage.data.open import read_catalog
 from tutelage.data.split import load_split
 from tutelage.ladder import command, draws
@@ -28,6 +30,7 @@ from tutelage.ladder.request import ARMS
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.progress import Progress
+from tutelage.training.loader import Canvases
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -236,9 +239,9 @@ def test_the_page_and_the_file_say_the_same(climbed: Climbed) -> None:
     assert content["settings"]["data"]["labels_per_class"] == 4
 
 
-def asked(data: Path, out: Path, seeds: int) -> Ladder:
+def asked(data: Path, out: Path, seeds: int, **settings: Any) -> Ladder:
     """A ladder of one arm."""
-    config = make_config("ladder", checks.LADDER)
+    config = make_config("ladder", {**checks.LADDER, **settings})
     return Ladder(read_catalog(data), str(data), out, config, ["probe"], [], seeds)
 
 
@@ -282,3 +285,62 @@ def test_the_bar_tells_the_draw_and_later_how_long_the_others_take(
         "[3/3] draw 3: probe, 1:30 left",
     ]
     assert "2 more will take about 3 minutes" in capsys.readouterr().err
+
+
+def test_test_images_are_looked_at_after_the_last_stage_and_once_by_each(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[Any] = []
+    take, save = Canvases.take, pipeline.save_stage
+
+    def watched(self: Canvases, rows: Any) -> Any:
+        log.append([int(row) for row in rows])
+        return take(self, rows)
+
+    def noted(folder: Path, done: types.Finished) -> None:
+        log.append(done.name)
+        save(folder, done)
+
+    monkeypatch.setattr(Canvases, "take", watched)
+    monkeypatch.setattr(pipeline, "save_stage", noted)
+    ladder = asked(data, tmp_path, 2)
+    catalog, out = ladder.catalog, tmp_path / "run"
+    draws.run_seed(ladder, out, ladder.config, checks.CHAIN, Console(quiet=True))
+    test = set(np.flatnonzero(catalog.splits == "test").tolist())
+    last = max(place for place, entry in enumerate(log) if isinstance(entry, str))
+    assert log[last] == "student"
+    assert not any(test & set(entry) for entry in log[:last] if not isinstance(entry, str))
+    looks = [entry for entry in log[last + 1 :] if test & set(entry)]
+    # One for all heads on the untouched trunk, one each for fine-tune and the two students.
+    assert len(looks) == 4
+    assert all(set(look) == test for look in looks)
+
+
+def test_a_draw_without_readable_test_images_lets_other_processes_in(
+    data: Path, tmp_path: Path
+) -> None:
+    copy, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(data, copy)
+    for path in (copy / "test").glob("*/*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(TutelageError, match="labelled test images that can be read"):
+        api.ladder(copy, out, quiet=True, **checks.LADDER)
+    assert not is_locked(out)
+    assert not is_locked(out / "seed-0")
+
+
+# --- known silent bugs
+
+
+def test_ladder_draws_are_different(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[tuple[int, str]] = []
+
+    def noted(_: Any, out: Path, config: RunConfig, *__: Any, **___: Any) -> Any:
+        seeds.append((config.data.seed, out.name))
+        return {}
+
+    monkeypatch.setattr(draws, "run_seed", noted)
+    ladder = asked(tiny.write_data(tmp_path / "d"), tmp_path / "out", 3, seed=5)
+    for draw in ladder.draws:
+        draws.train_draw(ladder, draw, Console(quiet=True))
+    assert seeds == [(5, "seed-5"), (6, "seed-6"), (7, "seed-7")]
