@@ -51,25 +51,13 @@ def tiff(values, bits, *, photometric=1, order="<"):
     height, width = values.shape
     if bits == 12:
         pairs = values.reshape(-1, 2).astype(int)
-        packed = [
-            pairs[:, 0] >> 4,
-            (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8,
-            pairs[:, 1] & 255,
-        ]
-        pixels = np.stack(packed, axis=1).astype(np.uint8).tobytes()
+        middle = (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8
+        packed = np.stack([pairs[:, 0] >> 4, middle, pairs[:, 1] & 255], axis=1)
+        pixels = packed.astype(np.uint8).tobytes()
     else:
         pixels = values.astype(values.dtype.newbyteorder(order)).tobytes()
-    tags = {
-        256: width,
-        257: height,
-        258: bits,
-        259: 1,
-        262: photometric,
-        273: 8,
-        277: 1,
-        278: height,
-        279: len(pixels),
-    }
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric}
+    tags |= {273: 8, 277: 1, 278: height, 279: len(pixels)}
     directory = b"".join(struct.pack(order + "HHII", tag, 4, 1, v) for tag, v in tags.items())
     head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8 + len(pixels))
     return head + pixels + struct.pack(order + "H", len(tags)) + directory + bytes(4)
@@ -196,11 +184,7 @@ def test_a_file_shows_what_a_viewer_shows(data, expected, kind):
     grey = expected.ndim == 2
     assert_close(found, np.dstack([expected] * 3) if grey else expected, kind)
     assert not grey or kind == "WEBP" or (found == found[..., :1]).all()
-
-
-@pytest.mark.parametrize("kind", ALL)
-def test_the_size_is_in_the_header(kind):
-    assert read_size(encode(Image.fromarray(quadrants()), kind)) == (WIDTH, HEIGHT)
+    assert {*read_size(data)} == {*expected.shape[:2]}  # before it is turned
 
 
 def test_ink_in_cmyk_darkens():
@@ -209,7 +193,7 @@ def test_ink_in_cmyk_darkens():
         assert {*ink.ravel().tolist()} <= {*levels}
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.9])
 def test_a_truncated_file_has_a_reason(kind, kept):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -246,16 +230,13 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(read):
 
 @pytest.mark.parametrize("read", [decode, read_size])
 def test_an_image_that_pillow_only_warns_of_is_refused_with_its_size(monkeypatch, read):
+    assert decoding.MAX_PIXELS > 12_000 * 9_000  # phones make such photos
     monkeypatch.setattr(decoding, "MAX_PIXELS", HEIGHT * WIDTH - 1)
     data = encode(Image.fromarray(quadrants()), "PNG")
     with pytest.raises(UnreadableImage, match=f"large: {WIDTH} x {HEIGHT} pixels, more than 959"):
         read(data)
     monkeypatch.setattr(decoding, "MAX_PIXELS", HEIGHT * WIDTH)
     read(data)
-
-
-def test_the_photo_of_a_108_megapixel_phone_is_not_a_bomb():
-    assert decoding.MAX_PIXELS > 12_000 * 9_000
 
 
 @pytest.mark.parametrize(
@@ -283,12 +264,9 @@ def with_scans(count, *, tail=b""):
 def test_a_jpeg_of_thousands_of_scans_is_refused():
     with pytest.raises(UnreadableImage, match="more than 100 scans"):
         decode(with_scans(2000))
-    assert_close(decode(with_scans(20)), quadrants(), "JPEG")
-
-
-def test_a_video_behind_a_photo_is_not_taken_for_its_scans():
-    data = with_scans(1, tail=b"\0\2" + b"\xff\xda\0\2" * 1000)
-    assert_close(decode(data), quadrants(), "JPEG")
+    # Few scans, of which a video behind the photo seems to have more.
+    for data in (with_scans(20), with_scans(1, tail=b"\0\2" + b"\xff\xda\0\2" * 1000)):
+        assert_close(decode(data), quadrants(), "JPEG")
 
 
 def with_header(extra):
@@ -318,15 +296,11 @@ def test_a_jpeg_whose_header_is_endless_is_refused_before_it_is_walked(monkeypat
                 read(data)
 
 
-def test_a_jpeg_with_as_much_metadata_as_profiles_and_previews_need_is_read():
+def test_a_jpeg_with_profiles_and_previews_or_a_video_behind_it_is_read():
     large = b"\xff\xe2\xff\xff" + b"\xff" * 65_533
-    data = with_header(large * 300 + b"\xff\xe5\0\2" * 600 + b"\0" * 500 + b"\xff" * 500)
-    assert_close(decode(data), quadrants(), "JPEG")
-
-
-def test_a_video_of_many_segments_behind_a_photo_is_not_its_header():
-    data = encode(Image.fromarray(quadrants()), "JPEG") + b"\xff\xe5\0\2" * 2000
-    assert_close(decode(data), quadrants(), "JPEG")
+    profiles = large * 300 + b"\xff\xe5\0\2" * 600 + b"\0" * 500 + b"\xff" * 500
+    for data in (with_header(profiles), with_header(b"") + b"\xff\xe5\0\2" * 2000):
+        assert_close(decode(data), quadrants(), "JPEG")
 
 
 def test_large_images_are_decoded_one_at_a_time(monkeypatch):
