@@ -590,14 +590,6 @@ def test_clusters_label_the_pool_with_the_head_for_the_first_round_only(
     assert again.facts == run.facts
 
 
-def test_clusters_can_be_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = clusters_say(monkeypatch, agreement=0.0, likelier=True)
-    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=None, clusters="ignore")
-    chain = taught(run)
-    assert not asked
-    assert chain.finished[2].name == "self-train-1"
-
-
 def test_a_spent_budget_leaves_rounds_out_for_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -862,16 +854,6 @@ def test_a_streamed_run_is_the_one_with_a_store(
     for name in ("student/model.safetensors", "stages/transfer/beliefs.npz"):
         assert contents(tmp_path / "run")[name] == contents(finished)[name], name
     assert "--store-gb" in (tmp_path / "run" / "report.html").read_text()
-
-
-@pytest.mark.usefixtures("quick")
-def test_tars_are_data(photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    command = ["transfer", str(tar_tree(photos, tmp_path / "tars")), "--out", str(out), "--quiet"]
-    assert cli.main([*command, "--store-gb", "0", *as_options(TRANSFER)]) == 0
-    metrics = read_metrics(out)
-    assert metrics["final"]["test"]["n"] == 18
-    assert metrics["final"]["test"]["accuracy"] > 0.5
 
 
 def test_a_run_goes_on_with_streaming_when_there_is_room_again(
