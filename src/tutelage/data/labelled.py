@@ -7,12 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tutelage.data import textfile
 from tutelage.data.catalog import Catalog, split_of
-from tutelage.data.header import has_columns
 from tutelage.data.layout import files_below, is_image, levels, split_words, visible
 from tutelage.data.listing import Found, Given, Images, Listing, add_unlisted, find_images
 from tutelage.data.manifest import text_rows
+from tutelage.data.tables import has_columns, opened
 from tutelage.system.errors import TutelageError
 
 
@@ -82,7 +81,7 @@ def _lists_labels(path: Path, given: Given) -> bool:
     if not listing or "submission" in path.name.lower():
         return False
     try:
-        with textfile.opened(path) as table:
+        with opened(path) as table:
             names = table.names
     except TutelageError as error:
         given.unused.append(str(error))

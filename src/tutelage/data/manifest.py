@@ -1,8 +1,8 @@
 """A table of images, as CSV, JSON lines or Parquet.
 
 It has a column of images (paths; in Parquet also bytes or Hugging Face's struct), one of labels
-(empty = unlabelled) and, if a person likes, one of splits (empty = train). ``header`` says what
-these may be called, and ``images`` where the images may lie.
+(empty = unlabelled) and, if a person likes, one of splits (empty = train). ``tables`` says what
+these may be called, and ``listing`` where the images may lie.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config import TableConfig
-from tutelage.data import textfile
 from tutelage.data.catalog import Catalog, make_catalog
 from tutelage.data.columns import Table, holds_bytes, label_text, undamaged, value_type
-from tutelage.data.header import check_labels, find_columns, splits_in
 from tutelage.data.listing import Given, Listing, find_images
 from tutelage.data.sources import ParquetSource
+from tutelage.data.tables import SUFFIXES, check_labels, find_columns, opened, splits_in
 from tutelage.system.errors import TutelageError, need
 
 
 def is_text(given: Given) -> bool:
     """Whether this is a table that is text."""
-    return given.suffix in textfile.SUFFIXES
+    return given.suffix in SUFFIXES
 
 
 def read_text(given: Given) -> Catalog:
@@ -35,7 +34,7 @@ def read_text(given: Given) -> Catalog:
 
 def text_rows(path: Path, asked: TableConfig) -> Listing:
     """What a .csv, .tsv or .jsonl file says, with images as it calls them; none is looked for."""
-    with textfile.opened(path) as table:
+    with opened(path) as table:
         found = find_columns(str(path), table.names, asked)
         known = [name for name in (found.image, found.label, *found.splits) if name is not None]
         columns = dict(zip(known, table.columns(known), strict=True))

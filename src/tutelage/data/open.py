@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tutelage.config import TableConfig
-from tutelage.data import folder, hf, labelled, tars, textfile
+from tutelage.data import folder, hf, labelled, tars
 from tutelage.data.catalog import Catalog
 from tutelage.data.columns import check_file
 from tutelage.data.folder import PACKED
@@ -18,6 +18,7 @@ from tutelage.data.formats import cvat, in_folders, label_studio
 from tutelage.data.listing import Given
 from tutelage.data.manifest import is_parquet, is_text, read_parquet, read_text
 from tutelage.data.memory import MapStyle, read_memory
+from tutelage.data.tables import SUFFIXES
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import did_you_mean
 
@@ -44,7 +45,7 @@ of their own, calls ``catalog.make_catalog``; ``formats.annotations`` finds the 
 tool's file. A case in tests/data/test_layouts.py shows what comes out.
 """
 
-FILES = (*textfile.SUFFIXES, ".parquet", ".tar", ".json", ".xml")
+FILES = (*SUFFIXES, ".parquet", ".tar", ".json", ".xml")
 """The suffixes of the files that they read."""
 _MENDS = {
     **dict.fromkeys(PACKED, "packed; unpack it first, and give the folder"),

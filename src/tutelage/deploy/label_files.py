@@ -23,9 +23,9 @@ import numpy as np
 
 from tutelage.data import layout
 from tutelage.data.decode import UnreadableImage
-from tutelage.data.header import LABELLED_BY
 from tutelage.data.shards import Block, Shard
 from tutelage.data.sources import FileSource
+from tutelage.data.tables import LABELLED_BY
 from tutelage.system.errors import TutelageError, need, refuse_existing
 from tutelage.system.files import csv_line, lock, replacing, sweep
 from tutelage.system.storage import Place

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.data import textfile
 from tutelage.data.catalog import Catalog
 from tutelage.data.formats.annotations import (
     Annotated,
@@ -16,6 +15,7 @@ from tutelage.data.formats.annotations import (
     read_files,
 )
 from tutelage.data.listing import Given
+from tutelage.data.tables import records
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import are, counted
 
@@ -102,7 +102,7 @@ def read_one_hot(given: Given) -> Catalog:
 
 def _of_one_hot(file: Given) -> Annotations:
     path, found = file.path, Annotations()
-    rows = textfile.records(path)
+    rows = records(path)
     if rows and _IMAGE not in rows[0]:
         raise TutelageError(
             f"{path} lacks the column {_IMAGE}, as where images are segmented and not classified; "
