@@ -248,7 +248,7 @@ ids in two folders
     labels.csv: id,label | 1,ant
     < labels.csv
     ! ROOT/labels.csv: 1 may be large/1.png or small/1.png in ROOT; give the folder that the
-      listed paths start from with --image-root, or list it with its suffix
+      listed paths start from with --image-root, or list its suffix, too
 
 ids in two folders and the option
     small/1.png small/2.png large/1.png large/2.png
@@ -412,8 +412,8 @@ a table with columns that the options name
 a table whose images are not there
     1.png 2.png
     labels.csv: image,label | 7.png,ant
-    ! ROOT/labels.csv: none of the 1 images exists (first: ROOT/7.png); paths are relative to
-      the manifest, and --image-root names another folder
+    ! ROOT/labels.csv: none of the 1 images is found in ROOT (first: 7.png); give the folder that
+      the paths start from with --image-root
 
 a list of images
     1.png 2.png

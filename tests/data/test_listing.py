@@ -59,7 +59,7 @@ def test_an_id_that_fits_two_images_is_refused(tmp_path):
 def images(tmp_path):
     for name in ("train/cat/1.jpg", "train/dog/1.jpg", "train/dog/2.jpg", "my 3.jpg"):
         put(tmp_path / name)
-    return Images(None, tmp_path)
+    return Images(tmp_path, None)
 
 
 @pytest.mark.parametrize(

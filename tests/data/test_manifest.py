@@ -175,7 +175,7 @@ def test_a_missing_file_in_a_manifest_stays_listed(tmp_path):
         ("image,label\nimages/a.jpg,1\nimages/a.jpg,2\n", r"more than once \(first: images/a.jpg"),
         ("image,label\n,1\n", "data row 1 has no image"),
         ("image,label\nimages/a,b.jpg,1\n", "data row 1 has 3 cells, the header 2"),
-        ("image,label\nno/a.jpg,1\n", "none of the 1 images exists.*relative to the manifest"),
+        ("image,label\nno/a.jpg,1\n", "none of the 1 images is found in .*: no/a.jpg.; give"),
     ],
 )
 def test_a_manifest_that_contradicts_itself(tmp_path, text, message):

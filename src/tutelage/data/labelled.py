@@ -31,7 +31,7 @@ def read(given: Given) -> Catalog | None:
             break
     else:
         return None
-    found, images = Listing(), Images(None, given.path)
+    found, images = Listing(), Images(given.path, None)
     shown = ", ".join(str(path) for path, _ in tables)
     try:
         for split, path in _by_split(tables).items():

@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -115,10 +115,11 @@ class Found:
 class Images:
     """The image files below a folder, found by what a table or a tool calls them."""
 
-    def __init__(self, asked: str | None, own: Path, splits: Collection[str] = ()) -> None:
-        """Look in ``--image-root`` or the ``own`` folder, first in those of the ``splits``."""
-        self.root = own if asked is None else Path(asked)
-        self._splits = set(splits)
+    def __init__(self, data: Path, asked: str | None, splits: Collection[str] = ()) -> None:
+        """Look in ``--image-root`` or beside ``data``, first in the folders of the ``splits``."""
+        own = data if data.is_dir() else data.parent
+        self.root = Path(asked) if asked else own
+        self._data, self._splits = data, set(splits)
         if not self.root.is_dir():
             raise TutelageError(
                 f"--image-root {self.root} is not a folder; give the folder of the images"
@@ -135,10 +136,17 @@ class Images:
             fits = meant or fits
         if len(fits) > 1:
             raise TutelageError(
-                f"{image} may be {fits[0]} or {fits[1]} in {self.root}; give the folder that the "
-                "listed paths start from with --image-root, or list it with its suffix"
+                f"{self._data}: {image} may be {fits[0]} or {fits[1]} in {self.root}; give the "
+                "folder that the listed paths start from with --image-root, or list its suffix, too"
             )
         return self._found(fits[0]) if fits else None
+
+    def none_found(self, listed: Sequence[str]) -> TutelageError:
+        """The error where none of the listed images is there."""
+        return TutelageError(
+            f"{self._data}: none of the {len(listed)} images is found in {self.root} (first: "
+            f"{listed[0]}); give the folder that the paths start from with --image-root"
+        )
 
     def absent(self, image: str) -> Found:
         """Where an image would lie that is not there."""
@@ -202,24 +210,17 @@ class Images:
 
 def find_images(listing: Listing, table: Path, asked: str | None) -> None:
     """Find a table's images: where it says or, if none is there, in the folders below."""
-    images = Images(asked, table.parent, split_words(table.stem) or {"train"})
+    images = Images(table, asked, split_words(table.stem) or {"train"})
     listing.names = [name.replace("\\", "/") for name in listing.names]
     listing.paths = [str(images.root / name) for name in listing.names]
     if not listing.names or any(map(os.path.isfile, listing.paths)):
         return
-    try:
-        found = [images.find(name) for name in listing.names]
-        if not any(found):
-            found = [images.find(name) for name in _without_common_folder(listing.names)]
-    except TutelageError as error:
-        raise TutelageError(f"{table}: {error}") from error
+    found = [images.find(name) for name in listing.names]
+    if not any(found):
+        found = [images.find(name) for name in _without_common_folder(listing.names)]
     there = [image for image in found if image is not None]
     if not there:
-        raise TutelageError(
-            f"{table}: none of the {len(found)} images exists (first: {listing.paths[0]}); paths "
-            f"are relative to {'the manifest' if asked is None else images.root}, and --image-root "
-            "names another folder"
-        )
+        raise images.none_found(listing.names)
     said = Path(listing.paths[found.index(there[0])])
     for row, image in enumerate(found):
         if image is not None:

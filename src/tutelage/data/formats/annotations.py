@@ -69,7 +69,7 @@ def catalog_of(given: Given, listed: Annotations) -> Catalog:
     images there that the file does not list are unlabelled ones, or else left out.
     """
     where, asked = str(given.path), given.asked.image_root or None
-    images = Images(asked, given.path if given.is_folder else given.path.parent)
+    images = Images(given.path, asked)
     found, missing, left_out = Listing(warnings=[*listed.warnings]), [], []
     # An image that is listed twice has all its labels; two images of one name are refused later.
     rows: dict[tuple[str, str, str], Annotated] = {}
@@ -88,10 +88,7 @@ def catalog_of(given: Given, listed: Annotations) -> Catalog:
         labels = item.labels | rows[key].labels if key in rows else item.labels
         rows[key] = Annotated(item.image, labels, split, name, there.path)
     if missing and len(missing) == len(listed.images) - len(left_out):
-        raise TutelageError(
-            f"{where}: none of the {len(missing)} images is found in {images.root} (first: "
-            f"{missing[0]}); give the folder that holds them with --image-root"
-        )
+        raise images.none_found(missing)
     if left_out:
         found.warnings.append(
             f"{counted(len(left_out), 'image')} skipped or of no use (first: {left_out[0]}): left "
