@@ -1,10 +1,15 @@
-"""A finished run of the test's own, to be reviewed, and how a page decides about it."""
+"""A finished run of the test's own and a choice of suggest, to be reviewed, and their pages."""
 
-import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from reviewing import opened, write_choice
+from starlette.testclient import TestClient
+
+from tutelage.data.decisions import FILE, Decisions
+from tutelage.review.items import open_run, open_suggested
 
 
 @pytest.fixture
@@ -17,26 +22,22 @@ def reviewed(finished: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def request_of(run: Path) -> dict[str, object]:
-    """What the run was asked for."""
-    content: dict[str, object] = json.loads((run / "config.json").read_text())["request"]
-    return content
-
-
 @pytest.fixture
 def suggested(photos: Path, tmp_path: Path) -> Path:
     """What ``tutelage suggest`` leaves that chose three images of a folder without labels."""
-    folder = tmp_path / "suggested"
-    folder.mkdir()
-    data = str(photos / "unlabeled")
-    request = {
-        "command": "suggest",
-        "data": data,
-        "settings": {"data": {"decisions": None}, "table": {}},
-    }
-    (folder / "config.json").write_text(json.dumps({"request": request}))
-    images = zip(("03.jpg", "01.jpg", "08.png"), ("the first", "the second", "last"), strict=True)
-    rows = [{"image": name, "why": why} for name, why in images]
-    content = {"classes": ["ant", "bee"], "suggested": rows}
-    (folder / "suggest.json").write_text(json.dumps(content))
-    return folder
+    chosen = {"03.jpg": "the first", "01.jpg": "the second", "08.png": "last"}
+    return write_choice(tmp_path / "suggested", photos / "unlabeled", chosen)
+
+
+@pytest.fixture
+def page(reviewed: Path) -> Iterator[TestClient]:
+    """The page of the run, in a browser that opened the printed address."""
+    with Decisions(reviewed / FILE) as decisions:
+        yield opened(open_run(reviewed), decisions)
+
+
+@pytest.fixture
+def labelling(suggested: Path) -> Iterator[TestClient]:
+    """The page of the choice."""
+    with Decisions(suggested / FILE) as decisions:
+        yield opened(open_suggested(suggested), decisions)

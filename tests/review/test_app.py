@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from reviewing import OWN, PORT, TOKEN, items_of, opened
+from reviewing import OWN, PORT, TOKEN, items_of
 from starlette.testclient import TestClient
 
 from tutelage.data.decisions import FILE, Decisions, read_decisions
@@ -22,12 +22,6 @@ from tutelage.review.items import open_run
 def app(reviewed: Path) -> Iterator[Any]:
     with Decisions(reviewed / FILE) as decisions:
         yield make_app(open_run(reviewed), decisions, title="run", port=PORT, token=TOKEN)
-
-
-@pytest.fixture
-def page(reviewed: Path) -> Iterator[TestClient]:
-    with Decisions(reviewed / FILE) as decisions:
-        yield opened(open_run(reviewed), decisions)
 
 
 def test_nothing_is_shown_without_the_token(app: Any) -> None:
@@ -79,17 +73,10 @@ def test_every_answer_forbids_what_the_page_does_not_need(page: TestClient) -> N
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "/static/../app.py",
-        "/static/%2e%2e%2fapp.py",
-        "/static/app.py",
-        "/images/../../etc/passwd/small",
-        "/images/-1/small",
-        "/images/99999/small",
-        "/images/0/huge",
-        "/images/0x1/small",
-    ],
-)
+    ["/static/../app.py", "/static/%2e%2e%2fapp.py", "/static/app.py", "/images/-1/small",
+     "/images/../../etc/passwd/small", "/images/99999/small", "/images/0/huge",
+     "/images/0x1/small"],
+)  # fmt: skip
 def test_no_request_names_a_file(page: TestClient, path: str) -> None:
     assert page.get(path).status_code == 404
 
@@ -112,25 +99,26 @@ def test_what_there_is_to_review(page: TestClient) -> None:
     assert {item["label"] for item in items_of(page, "sure", **{"class": "disc"})} == {"disc"}
 
 
+def test_what_there_is_to_label(labelling: TestClient) -> None:
+    state = labelling.get("/api/state").json()
+    assert (state["labelling"], state["images"]) == (True, 3)
+    assert (state["labelled"], state["decided"]) == (0, 0)
+    assert state["classes"] == ["ant", "bee"]
+    counts = {view["name"]: view["count"] for view in state["views"]}
+    assert counts == {"suggested": 3, "decided": 0}
+    (first, *_) = items_of(labelling, "suggested")
+    assert (first["image"], first["why"]) == ("03.jpg", "the first")
+    assert first["label"] is first["given"] is first["confidence"] is first["decision"] is None
+    assert labelling.get("/api/view", params={"view": "sure"}).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("path", "query"),
-    [
-        ("view", {"view": "none"}),
-        ("view", {"view": "sure", "class": "cat"}),
-        ("items", {}),
-        ("items", {"ids": "-1"}),
-        ("items", {"ids": "42"}),
-        ("items", {"ids": "9" * 5000}),
-    ],
-)
+    [("view", {"view": "none"}), ("view", {"view": "sure", "class": "cat"}), ("items", {}),
+     ("items", {"ids": "-1"}), ("items", {"ids": "42"}), ("items", {"ids": "9" * 5000})],
+)  # fmt: skip
 def test_wrong_questions(page: TestClient, path: str, query: dict[str, str]) -> None:
     assert page.get(f"/api/{path}", params=query).status_code == 400
-
-
-def test_pictures(page: TestClient) -> None:
-    small = page.get("/images/3/small")
-    assert small.headers["content-type"] == "image/jpeg"
-    assert small.content.startswith(b"\xff\xd8")
 
 
 def test_a_picture_can_be_had_in_all_its_pixels(
@@ -140,13 +128,11 @@ def test_a_picture_can_be_had_in_all_its_pixels(
     monkeypatch.setattr("tutelage.review.items.decode", lambda data: pixels)
 
     def size(name: str) -> tuple[int, int]:
-        return Image.open(io.BytesIO(page.get(f"/images/0/{name}").content)).size
+        answer = page.get(f"/images/0/{name}")
+        assert answer.headers["content-type"] == "image/jpeg"
+        return Image.open(io.BytesIO(answer.content)).size
 
-    assert [size(name) for name in ("small", "large", "full")] == [
-        (256, 85),
-        (1600, 533),
-        (3000, 1000),
-    ]
+    assert (size("small"), size("large"), size("full")) == ((256, 85), (1600, 533), (3000, 1000))
 
 
 def test_every_module_of_the_page_is_served_and_no_other(page: TestClient) -> None:

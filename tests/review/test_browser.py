@@ -3,8 +3,8 @@
 import json
 import os
 import signal
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.parquet as parquet
 import pytest
 from browser import violations
 from PIL import Image
+from reviewing import write_choice
 from served import serving
 from shapes import FINISHED
 
@@ -44,22 +45,12 @@ def chosen(place: Path, sizes: list[tuple[int, int]]) -> Path:
     """What ``tutelage suggest`` leaves that chose images of these (width, height)."""
     data, folder = place / "album", place / "chosen"
     data.mkdir()
-    folder.mkdir()
     names = [f"{number:03}.jpg" for number in range(len(sizes))]
     for number, (name, (width, height)) in enumerate(zip(names, sizes, strict=True)):
         pixels = np.full((height, width, 3), number % 200, np.uint8)
         pixels[:, : width // 2] = 200
         Image.fromarray(pixels).save(data / name)
-    request = {
-        "command": "suggest",
-        "data": str(data),
-        "settings": {"data": {"decisions": None}, "table": {}},
-    }
-    (folder / "config.json").write_text(json.dumps({"request": request}))
-    rows = [{"image": name, "why": ""} for name in names]
-    content = {"classes": ["ant", "bee"], "suggested": rows}
-    (folder / "suggest.json").write_text(json.dumps(content))
-    return folder
+    return write_choice(folder, data, dict.fromkeys(names, ""))
 
 
 def opened(
@@ -68,6 +59,15 @@ def opened(
     """The page; ``answer`` stands in for the server where the page sends decisions."""
     given = {"viewport": {"width": 1200, "height": 900}, **context}
     return another_window(chromium.new_context(**given), address, answer)
+
+
+@contextmanager
+def shown(chromium: Any, folder: Path, *, whole: bool = True, **context: Any) -> Iterator[Any]:
+    """The page of a folder; in the end there must have been no fault, if it is whole."""
+    with server(folder) as (address, _):
+        page = opened(chromium, address, **context)
+        yield page
+        assert page.faults == [] or not whole
 
 
 def another_window(context: Any, address: str, answer: Callable[[Any], None] | None = None) -> Any:
@@ -139,8 +139,7 @@ def test_ten_corrections_outlive_a_reload_and_a_kill_and_the_next_run_uses_them(
         assert marked(page) == before
         assert page.faults == []
         os.kill(process.pid, signal.SIGKILL)
-    with server(reviewed) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, reviewed) as page:
         assert marked(page) == before
         assert page.get_by_role("button", name="Decided (10)").is_visible()
     decisions = read_decisions(reviewed)
@@ -211,8 +210,7 @@ def test_it_begins_at_the_first_undecided_image_and_says_how_far_one_is(
     chromium: Any, album: Path
 ) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
-    with server(album) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, album) as page:
         at(page, "1 of 200")
         press(page, *"1" * 75)
         at(page, "76 of 200")
@@ -246,12 +244,10 @@ def test_it_begins_at_the_first_undecided_image_and_says_how_far_one_is(
         page.locator("#class").select_option("bee")
         at(page, "0 of 0")
         assert page.locator("#empty").is_visible()
-        assert page.faults == []
 
 
 def test_the_end_is_said(chromium: Any, suggested: Path) -> None:
-    with server(suggested) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, suggested) as page:
         assert page.locator(".item .file").first.locator("wbr").count() == 0  # in no folder
         top = page.locator("#grid").bounding_box()["y"]
         press(page, "1", "2", "1")
@@ -264,8 +260,7 @@ def test_the_end_is_said(chromium: Any, suggested: Path) -> None:
 
 def test_keys_move_filter_and_show(chromium: Any, reviewed: Path) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
-    with server(reviewed) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, reviewed) as page:
         focused = "document.activeElement.id"
         first = page.evaluate(focused)
         press(page, "ArrowRight")
@@ -293,7 +288,6 @@ def test_keys_move_filter_and_show(chromium: Any, reviewed: Path) -> None:
         page.keyboard.type("disc")
         press(page, "Enter")
         page.wait_for_selector(".item[data-action=relabel]")
-        assert page.faults == []
 
 
 @pytest.mark.parametrize(
@@ -308,15 +302,13 @@ def test_only_a_doubtful_label_is_said_to_look_like_another(
 ) -> None:
     item = {"image": "1.jpg", "given": "ant", "label": "bee"}
     item |= {"suspicion": suspicion, "suspected": suspected}
-    with server(suggested) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, suggested) as page:
         script = "async item => (await import('/static/words.js')).lines(item)"
         assert page.evaluate(script, item) == [["file", "1.jpg"], ["label", "ant"], said]
 
 
 def test_an_unknown_key_is_answered(chromium: Any, suggested: Path) -> None:
-    with server(suggested) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, suggested) as page:
         says(page, "Press ? for the keys.")
         press(page, "k")
         says(page, "k does nothing here. Press ? for the keys.")
@@ -339,8 +331,7 @@ def test_an_unknown_key_is_answered(chromium: Any, suggested: Path) -> None:
 
 
 def test_a_large_picture_is_zoomed_and_moved(chromium: Any, large: Path) -> None:
-    with server(large) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, large) as page:
         page.locator(".item img").nth(1).click()
         whole = picture(page)
         assert (whole["name"], whole["pixels"]) == ("001.jpg", 1600)
@@ -374,12 +365,10 @@ def test_a_large_picture_is_zoomed_and_moved(chromium: Any, large: Path) -> None
         assert picture(page)["width"] == pytest.approx(1600, abs=1)
         press(page, "z")
         assert picture(page)["width"] == pytest.approx(whole["width"], abs=1)
-        assert page.faults == []
 
 
 def test_the_wheel_zooms_where_it_is_turned(chromium: Any, large: Path) -> None:
-    with server(large) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, large) as page:
         press(page, "Enter")
         before = picture(page)
         x, y = before["left"] + before["width"] / 4, before["top"] + before["height"] / 4
@@ -397,8 +386,7 @@ def test_the_wheel_zooms_where_it_is_turned(chromium: Any, large: Path) -> None:
 
 
 def test_deciding_goes_on_to_the_next_image_also_zoomed(chromium: Any, large: Path) -> None:
-    with server(large) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, large) as page:
         press(page, "Enter")
         whole = picture(page)
         press(page, "+", "+")
@@ -422,7 +410,6 @@ def test_deciding_goes_on_to_the_next_image_also_zoomed(chromium: Any, large: Pa
         press(page, "Escape")
         assert page.locator("#viewer").is_hidden()
         assert page.evaluate("document.activeElement.id") == "item-3"
-        assert page.faults == []
     assert labels(large) == {"000.jpg": "bee", "001.jpg": "wasp", "003.jpg": None}
 
 
@@ -430,8 +417,7 @@ def test_an_image_that_cannot_be_shown_is_said_and_does_not_stop_one(
     chromium: Any, album: Path
 ) -> None:
     (album.parent / "album" / "000.jpg").write_bytes(b"no image")
-    with server(album) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, album, whole=False) as page:
         press(page, "Enter")
         page.wait_for_selector("#stage:has-text('This image cannot be shown.')")
         press(page, "x")
@@ -442,8 +428,7 @@ def test_an_image_that_cannot_be_shown_is_said_and_does_not_stop_one(
 
 
 def test_several_are_decided_and_taken_back_as_one(chromium: Any, album: Path) -> None:
-    with server(album) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, album) as page:
         press(page, "Shift+ArrowRight", "Shift+ArrowRight", "2")
         at(page, "4 of 200")
         says(page, "Saved: bee: 3 images.")
@@ -481,7 +466,6 @@ def test_several_are_decided_and_taken_back_as_one(chromium: Any, album: Path) -
         at(page, "24 of 200, 4 selected")
         press(page, "x")
         says(page, "Saved: of no use: 4 images.")
-        assert page.faults == []
     found = labels(album)
     assert [name for name in found if found[name] == "wasp"] == ["010.jpg", "012.jpg"]
     assert [name for name in found if found[name] is None] == [f"0{n}.jpg" for n in range(20, 24)]
@@ -490,8 +474,7 @@ def test_several_are_decided_and_taken_back_as_one(chromium: Any, album: Path) -
 def test_a_large_picture_is_decided_alone_and_the_selection_stays(
     chromium: Any, album: Path
 ) -> None:
-    with server(album) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, album) as page:
         press(page, "Shift+ArrowRight", "Shift+ArrowRight", "Enter", "1")
         says(page, "Saved: ant: 002.jpg.")
         press(page, "Escape")
@@ -506,8 +489,7 @@ def test_a_large_picture_is_decided_alone_and_the_selection_stays(
 
 
 def test_all_that_are_loaded_are_selected_and_the_rest_is_said(chromium: Any, album: Path) -> None:
-    with server(album) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, album) as page:
         page.mouse.wheel(0, 1000)
         page.wait_for_selector(".item:nth-child(120)")  # what is ahead is loaded
         press(page, "Control+a")
@@ -544,8 +526,7 @@ def test_nobody_is_shut_out(chromium: Any, reviewed: Path, width: int) -> None:
 
 def test_a_phone_labels_by_touch(chromium: Any, large: Path) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-    with server(large) as (address, _):
-        page = opened(chromium, address, **phone)
+    with shown(chromium, large, **phone) as page:
         says(page, "Tap a picture to see it large.")
         page.locator(".item img").first.tap()
         page.get_by_role("button", name="bee").tap()
@@ -565,7 +546,6 @@ def test_a_phone_labels_by_touch(chromium: Any, large: Path) -> None:
             page.locator(".item img").nth(number).tap()
         page.get_by_role("button", name="ant").tap()
         says(page, "Saved: ant: 2 images.")
-        assert page.faults == []
     assert labels(large) == {"000.jpg": "bee", "002.jpg": "ant", "003.jpg": "ant"}
 
 
@@ -587,8 +567,7 @@ def swipe(page: Any, start: int, end: int) -> None:
 def test_a_bare_folder_is_labelled_by_keys_with_a_class_typed_in(
     chromium: Any, suggested: Path
 ) -> None:
-    with server(suggested) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, suggested) as page:
         assert page.locator("#progress").inner_text() == "0 of 3 labelled"
         press(page, "2")
         page.wait_for_selector("#progress:has-text('1 of 3 labelled')")
@@ -605,10 +584,8 @@ def test_a_bare_folder_is_labelled_by_keys_with_a_class_typed_in(
         page.wait_for_selector("#progress:has-text('3 of 3 labelled')")
         press(page, "u")
         page.wait_for_selector("#progress:has-text('2 of 3 labelled')")
-        assert page.faults == []
     assert labels(suggested) == {"01.jpg": "wasp", "03.jpg": "bee"}
-    with server(suggested) as (address, _):
-        page = opened(chromium, address)
+    with shown(chromium, suggested) as page:
         assert page.locator("#progress").inner_text() == "2 of 3 labelled"
         assert page.locator("#classes button").all_inner_texts() == ["1 ant", "2 bee", "3 wasp"]
         page.wait_for_function("() => document.activeElement.id === 'item-2'")

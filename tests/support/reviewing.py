@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from starlette.testclient import TestClient
@@ -42,3 +43,15 @@ def items_of(page: TestClient, view: str, **query: str) -> list[Any]:
     ids = ",".join(str(item) for item in found)
     items: list[Any] = page.get("/api/items", params={"ids": ids}).json()["items"]
     return items
+
+
+def write_choice(folder: Path, data: Path, chosen: dict[str, str]) -> Path:
+    """A folder of ``tutelage suggest``, with the images that it chose and why."""
+    folder.mkdir()
+    settings = {"data": {"decisions": None}, "table": {}}
+    request = {"command": "suggest", "data": str(data), "settings": settings}
+    (folder / "config.json").write_text(json.dumps({"request": request}))
+    rows = [{"image": name, "why": why} for name, why in chosen.items()]
+    content = {"classes": ["ant", "bee"], "suggested": rows}
+    (folder / "suggest.json").write_text(json.dumps(content))
+    return folder
