@@ -2,8 +2,8 @@
 
 ``policy`` and ``randaugment`` sample a ``plan``, ``extend`` adds operations to it, and ``apply``
 carries it out. Three backends in ``engine`` do that: ``reference`` in torch defines what is right,
-``cpu`` (numba) and ``cuda`` (Triton) do the same faster. ``transforms`` lets policies stand in for
-torchvision's transforms, ``mix`` has CutMix and mixup, and ``resample`` the one rule for resizing.
+``cpu`` (numba) and ``cuda`` (Triton) do the same faster. Policies stand in for torchvision's
+transforms, ``mix`` has CutMix and mixup, and ``resample`` the one rule for resizing.
 
 To add a colour operation that changes grey levels, write it once for each backend:
 
@@ -29,10 +29,9 @@ from tutelage.augment.apply import apply
 from tutelage.augment.extend import then
 from tutelage.augment.mix import CutMix, Mix, MixUp, draw_cutmix, draw_mixup
 from tutelage.augment.plan import Plan
-from tutelage.augment.policy import Center, Policy, RandomErasing, Still, Weak
+from tutelage.augment.policy import Center, Policy, RandomErasing, Still, Transform, Weak
 from tutelage.augment.randaugment import RandAugment, Strong, TrivialAugment
 from tutelage.augment.resample import center_box, center_view
-from tutelage.augment.transforms import Transform
 
 __all__ = [
     "Center",

@@ -165,22 +165,18 @@ class CutMix:
         Raises:
             TutelageError: the labels are neither, or ``num_classes`` is missing or too small.
         """
-        mix = draw_cutmix(len(images), self.generator, self.alpha)
+        mix = self._draw(len(images), self.generator, self.alpha)
         return mix.images(images), mix.targets(_probabilities(labels, self.num_classes))
+
+    _draw = staticmethod(draw_cutmix)
 
 
 @dataclass(frozen=True)
-class MixUp:
+class MixUp(CutMix):
     """Mixup as a transform of a batch; see ``CutMix``."""
 
     alpha: float = 0.2
-    num_classes: int | None = None
-    generator: Generator | None = None
-
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixed images, and targets (B, K) as probabilities; see ``CutMix``."""
-        mix = draw_mixup(len(images), self.generator, self.alpha)
-        return mix.images(images), mix.targets(_probabilities(labels, self.num_classes))
+    _draw = staticmethod(draw_mixup)
 
 
 def _probabilities(labels: Tensor, num_classes: int | None) -> Tensor:
